@@ -1,0 +1,258 @@
+"""The broker seam.
+
+Everything above this file behaves the same over each broker behind it: aiokafka (``kafka/``) and the
+embedded one (``memory/``). One contract suite (``tests/broker/``) runs over both.
+
+Rules a broker keeps
+--------------------
+* Calls of one object come from one event loop. ``wake`` may come from inside any callback of that loop.
+* Listener calls are awaited, one at a time, in this order for each partition: assigned, then revoked or
+  lost. No partition is given to another member before ``on_revoked`` returned (or the member is thrown
+  out of the group for being too slow). While ``on_revoked`` runs, ``commit`` still works for the
+  partitions it names; while ``on_lost`` runs, and afterwards, it does not.
+* A broker may revoke partitions that the member gets back in the same rebalance (the eager protocol
+  does), and may name fewer (the embedded broker does).
+* A partition newly assigned is read from its committed offset, or from the earliest record.
+* Records come in offset order for each partition, only those of committed transactions.
+* Failures are raised as ``prosody.errors.BrokerError`` (or a subclass listed there), never as an error
+  of a lower library. ``asyncio.CancelledError`` passes untouched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+class TopicPartition(NamedTuple):
+    """A topic and a partition number; a tuple, so ``("orders", 3)`` is equal to it."""
+
+    topic: str
+    partition: int
+
+
+class OffsetAndMetadata(NamedTuple):
+    """What a group has committed for a partition: the next offset to read, and a note."""
+
+    offset: int
+    metadata: str = ""
+
+
+
+class Record(Protocol):
+    """A record as polled. aiokafka's own record class has this shape, so it is not copied."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970 UTC; -1 when the record has none."""
+        ...
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+class SentRecord(NamedTuple):
+    """Where an acknowledged record went."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """What a consumer of a group needs to know; times in seconds, sizes in bytes."""
+
+    group_id: str
+    client_id: str
+    session_timeout_s: float
+    """A member silent for so long is thrown out of the group."""
+    rebalance_timeout_s: float
+    """How long a rebalance waits for this member's ``on_revoked``."""
+    fetch_bytes: int
+    """Budget for records fetched and not yet polled."""
+    assignor: str
+    """Which assignor to use; see the README's table for the names."""
+    metadata_max_age_s: float
+    """How often the topic list is read again (new partitions, regular expressions)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerSettings:
+    """What a producer needs to know."""
+
+    client_id: str
+    compression: str | None
+    """``gzip``, ``snappy``, ``lz4``, ``zstd`` or None."""
+    partitioner: str
+    """``crc32`` (librdkafka's) or ``murmur2`` (the Java client's)."""
+
+
+class RebalanceListener(Protocol):
+    """Told about every change of assignment, and awaited. It does not raise."""
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """These partitions are now this member's; polling them starts after this returns."""
+        ...
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """These partitions are given up when this returns; their offsets can be committed until then."""
+        ...
+
+    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
+        """These partitions are gone already; nothing of them may be committed."""
+        ...
+
+
+class BrokerConsumer(Protocol):
+    """A member of a consumer group."""
+
+    async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
+        """Join the group. A topic beginning with ``^`` is a regular expression.
+
+        Returns when connected; it does not wait for an assignment.
+
+        :raises TopicsNotFoundError: naming every plain topic that does not exist.
+        :raises BrokerError: when the broker cannot be reached or refuses.
+        """
+        ...
+
+    async def poll(
+        self, partitions: Collection[TopicPartition], *, max_records: int, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Take at most ``max_records`` records of the given, assigned partitions.
+
+        Returns as soon as there is at least one record, when ``wake`` is called, or after
+        ``timeout_s``. An empty collection returns nothing, and still shows the group that this
+        member is alive. Records of partitions not asked for stay buffered. A partition that is not
+        assigned (any more) gives nothing.
+
+        :raises BrokerError: ``retriable`` ones are worth another poll.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Make a ``poll`` that waits (or the next one, if none does) return at once."""
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit for the group.
+
+        :raises BrokerError: when refused: a partition is not this member's, or the group moved on.
+        """
+        ...
+
+    async def committed(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, OffsetAndMetadata | None]:
+        """What the group has committed; None where nothing is."""
+        ...
+
+    async def end_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        """The offset the next record of each partition will get."""
+        ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read an assigned partition from ``offset`` on; what was buffered of it is dropped."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave the group and close. Listener calls end; does nothing the second time.
+
+        The partitions still held are given up without a listener call: drain and commit first.
+        """
+        ...
+
+
+class BrokerProducer(Protocol):
+    """Writes records: idempotent, acknowledged by all replicas, in order for each partition."""
+
+    async def start(self) -> None:
+        """Connect.
+
+        :raises BrokerError: when the broker cannot be reached or refuses.
+        """
+        ...
+
+    async def send(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        timestamp_ms: int | None = None,
+        timeout_s: float | None = None,
+    ) -> SentRecord:
+        """Write one record and wait for its acknowledgement.
+
+        ``timeout_s`` bounds all of it: metadata, buffer space, acknowledgement. None waits as long as
+        the broker's own delivery limit. Cancelling returns at once; the record may still be
+        delivered, and no other send is harmed. Two sends to a partition keep the order of their calls.
+
+        :raises SendTimeoutError: not acknowledged in time; it may still be delivered.
+        :raises BrokerError: refused; ``retriable`` says whether another try may help.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Deliver what is buffered, then close. Does nothing the second time."""
+        ...
+
+
+class BrokerAdmin(Protocol):
+    """Topics: make, delete, list."""
+
+    async def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int | None = None,
+        replication_factor: int | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create a topic and wait until it can be used. None takes the broker's default.
+
+        :raises BrokerError: refused, with the broker's reason; ``already exists`` included.
+        """
+        ...
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic.
+
+        :raises BrokerError: refused, with the broker's reason; a missing topic included.
+        """
+        ...
+
+    async def topics(self) -> frozenset[str]:
+        """The names of all topics."""
+        ...
+
+    async def stop(self) -> None:
+        """Close. Does nothing the second time."""
+        ...
+
+
+class Broker(Protocol):
+    """A cluster: makes the three kinds of client for it. Making one does no I/O."""
+
+    def consumer(self, settings: ConsumerSettings) -> BrokerConsumer: ...
+
+    def producer(self, settings: ProducerSettings) -> BrokerProducer: ...
+
+    def admin(self) -> BrokerAdmin: ...
