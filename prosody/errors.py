@@ -93,7 +93,14 @@ class ContextError(ProsodyError):
 
 
 class SendError(ProsodyError):
-    """The broker did not take a record. The text says which topic and key, and why."""
+    """The broker did not take a record. The text says which topic and key, and why.
+
+    ``retriable`` is true when sending again may succeed.
+    """
+
+    def __init__(self, message: str, *, retriable: bool = True) -> None:
+        super().__init__(message)
+        self.retriable = retriable
 
 
 class SendTimeoutError(SendError, TimeoutError):
@@ -135,11 +142,11 @@ class PermanentError(EventHandlerError):
 def _reraise_as(
     error_class: type[EventHandlerError], exceptions: tuple[type[BaseException], ...]
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    listed: object
     for listed in exceptions:
         if not (isinstance(listed, type) and issubclass(listed, BaseException)):
-            raise TypeError(
-                f"@{error_class.__name__.removesuffix('Error').lower()} takes exception classes, got {listed!r}"
-            )
+            name = error_class.__name__.removesuffix("Error").lower()
+            raise TypeError(f"@{name} takes exception classes, got {listed!r}")
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if asyncio.iscoroutinefunction(function):

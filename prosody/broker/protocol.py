@@ -21,10 +21,14 @@ Rules a broker keeps
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+
+Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
+"""Names may repeat; a value may be missing."""
 
 
 class TopicPartition(NamedTuple):

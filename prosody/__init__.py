@@ -1,0 +1,56 @@
+"""prosody: per-key order with concurrency across keys, for asyncio services that consume Kafka."""
+
+from prosody.admin import AdminClient
+from prosody.client import ProsodyClient
+from prosody.errors import (
+    BrokerError,
+    ClientClosedError,
+    ConfigurationError,
+    ConfigurationTypeError,
+    ConsumerStateError,
+    ContextError,
+    EventHandlerError,
+    ForkError,
+    HandlerTypeError,
+    PayloadError,
+    PermanentError,
+    ProsodyError,
+    SendError,
+    SendTimeoutError,
+    TopicsNotFoundError,
+    TransientError,
+    permanent,
+    transient,
+)
+from prosody.model.context import Context
+from prosody.model.handler import EventHandler
+from prosody.model.message import ExciseMessage, JSONValue, Message, Timer
+
+__all__ = [
+    "AdminClient",
+    "BrokerError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConfigurationTypeError",
+    "ConsumerStateError",
+    "Context",
+    "ContextError",
+    "EventHandler",
+    "EventHandlerError",
+    "ExciseMessage",
+    "ForkError",
+    "HandlerTypeError",
+    "JSONValue",
+    "Message",
+    "PayloadError",
+    "PermanentError",
+    "ProsodyClient",
+    "ProsodyError",
+    "SendError",
+    "SendTimeoutError",
+    "Timer",
+    "TopicsNotFoundError",
+    "TransientError",
+    "permanent",
+    "transient",
+]

@@ -1,0 +1,59 @@
+"""The pure core, and the one place that picks its half.
+
+Each structure exists twice, compiled (``*_c``) and in Python (``*_py``), with the same answers. All
+of them come from the same half: where one compiled module is missing, none is used.
+
+``IMPLEMENTATION``   ``"cython"`` or ``"python"``: the half that runs
+``FALLBACK_REASON``  why the Python half runs; ``None`` when the compiled one does
+
+``PROSODY_PURE_PYTHON=1`` in the environment, read once at import, forces the Python half.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from prosody._core import protocols
+
+__all__ = ["FALLBACK_REASON", "IMPLEMENTATION", "KeyQueue", "OffsetTracker"]
+
+
+class _Half(NamedTuple):
+    implementation: Literal["cython", "python"]
+    fallback_reason: str | None
+    key_queue: type[protocols.KeyQueue]
+    offset_tracker: type[protocols.OffsetTracker]
+
+
+def _compiled() -> _Half:
+    from prosody._core import key_queue_c, offset_tracker_c
+
+    return _Half("cython", None, key_queue_c.KeyQueue, offset_tracker_c.OffsetTracker)
+
+
+def _pure(reason: str) -> _Half:
+    from prosody._core import key_queue_py, offset_tracker_py
+
+    return _Half("python", reason, key_queue_py.KeyQueue, offset_tracker_py.OffsetTracker)
+
+
+def _pick() -> _Half:
+    if os.environ.get("PROSODY_PURE_PYTHON", "").strip().lower() in {"1", "true"}:
+        return _pure("PROSODY_PURE_PYTHON asks for it")
+    try:
+        return _compiled()
+    # Not compiled on this machine, or compiled for another Python: the twin gives the same answers.
+    except ImportError as error:
+        return _pure(
+            f"a compiled module cannot be imported ({error}); install a C compiler and reinstall "
+            "prosody-asyncio with PROSODY_REQUIRE_EXTENSIONS=1 to see why the build fails"
+        )
+
+
+_half = _pick()
+IMPLEMENTATION = _half.implementation
+FALLBACK_REASON = _half.fallback_reason
+KeyQueue = _half.key_queue
+OffsetTracker = _half.offset_tracker

@@ -1,0 +1,189 @@
+"""Everything private of aiokafka 0.14 that the adapter touches, in one place.
+
+A test fails when a new aiokafka renames any of it. Each function says why the public way is not enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiokafka import errors as lower
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
+
+
+class Membership(NamedTuple):
+    """Who a consumer is in its group; changes with every rebalance, and is reset when it is lost."""
+
+    generation: int
+    member_id: str
+
+
+def membership(consumer: Any) -> Membership:
+    """aiokafka tells nobody that a membership was lost; its coordinator only resets these two."""
+    coordinator = consumer._coordinator
+    return Membership(coordinator.generation, coordinator.member_id)
+
+
+def is_reassigning(consumer: Any) -> bool:
+    """Whether a rebalance is under way: ``getmany`` would then wait, however small its timeout."""
+    return bool(consumer._subscription.reassignment_in_progress)
+
+
+def raise_coordination_error(consumer: Any) -> None:
+    """Raise what the coordinator wants told; during a rebalance ``getmany`` cannot be asked for it."""
+    consumer._coordinator.check_errors()
+
+
+def waiter(consumer: Any) -> asyncio.Future[None]:
+    """A future set when records arrive, or, during a rebalance, when it is over.
+
+    ``getmany`` with a timeout has no wake, and cancelling it leaks a count in ``fetch_context``, after
+    which aiokafka believes for ever that someone is polling. Whoever holds this future may set it.
+    """
+    if is_reassigning(consumer):
+        future: asyncio.Future[None] = consumer._subscription.wait_for_assignment()
+    else:
+        future = consumer._fetcher._create_fetch_waiter()
+    return future
+
+
+async def wait_as_poller(consumer: Any, future: asyncio.Future[None]) -> None:
+    """Wait for ``future`` while counting as a poll for ``max_poll_interval_ms``."""
+    subscription = consumer._subscription
+    subscription._fetch_count += 1
+    try:
+        await future
+    finally:
+        # ``fetch_context`` does this too, but not when the block is left by an exception.
+        subscription._fetch_count -= 1
+        if subscription._fetch_count == 0:
+            with subscription.fetch_context():
+                pass  # its leaving notes the time of the last poll
+
+
+def let_others_first(consumer: Any, partition: TopicPartition) -> None:
+    """Look into the buffers of the other partitions before that one's next time.
+
+    ``getmany`` always begins with the oldest buffer, so a full partition would be read to the end of
+    its buffer, 1 MiB, before the next one had a record.
+    """
+    buffers = consumer._fetcher._records
+    if partition in buffers:
+        buffers.move_to_end(partition)
+
+
+def limit_partition_fetch(consumer: Any, size: int) -> None:
+    """Bytes per partition and fetch; an option at construction, when the partitions are unknown."""
+    consumer._fetcher._max_partition_fetch_bytes = size
+
+
+async def ensure_coordinator(consumer: Any) -> None:
+    """Wait until the group's coordinator is known."""
+    await consumer._coordinator.ensure_coordinator_known()
+
+
+async def commit_once(consumer: Any, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+    """Send one commit under the membership of this very moment.
+
+    The request is stamped before the first wait, so what the caller checked just before the call still
+    holds. The public ``commit`` stamps it later, repeats it by itself, possibly in another generation,
+    and refuses in the revoke callback after a change of the topics that match a pattern.
+    """
+    await consumer._coordinator._do_commit_offsets(None, offsets)
+
+
+async def committed(consumer: Any, partitions: Collection[TopicPartition]) -> Any:
+    """Offset and metadata of each; the public ``committed`` drops the metadata and asks one by one."""
+    return await consumer._coordinator.fetch_committed_offsets(list(partitions))
+
+
+async def topic_names(consumer: Any) -> frozenset[str]:
+    """All topics, internal ones too; the public ``topics`` leaves those out."""
+    cluster = await consumer._client.fetch_all_metadata()
+    return frozenset(cluster.topics(exclude_internal_topics=False))
+
+
+def settle(consumer: Any) -> None:
+    """Take note of how a stopped consumer's main task ended, or asyncio complains about it."""
+    coordinator = consumer._coordinator
+    if coordinator is not None:
+        task = coordinator._coordination_task
+        if task.done() and not task.cancelled():
+            task.exception()
+
+
+async def abandon_consumer(consumer: Any, grace_s: float) -> None:
+    """End every task of a consumer that does not stop by itself. Takes at most 3 x ``grace_s``."""
+    consumer._closed = True  # or its finaliser complains
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    tasks: list[asyncio.Task[Any]] = []
+    if coordinator is not None:
+        if not coordinator._closing.done():
+            coordinator._closing.set_result(None)
+        tasks += [
+            coordinator._coordination_task,
+            coordinator._heartbeat_task,
+            coordinator._commit_refresh_task,
+        ]
+    if fetcher is not None:
+        fetcher._closed = True
+        tasks += [fetcher._fetch_task, *fetcher._pending_tasks]
+    await cancel_all(tasks, grace_s)
+    if coordinator is not None:
+        await _within(grace_s, coordinator._maybe_leave_group())
+    await _within(grace_s, consumer._client.close())
+
+
+def sender_is_dead(producer: Any) -> bool:
+    """Whether the producer's background task has ended: nothing is ever sent again then."""
+    task = producer._sender.sender_task
+    return task is not None and task.done()
+
+
+def freeze_producer(producer: Any) -> None:
+    """From now on the producer starts no request; those under way still end. Does not wait.
+
+    The public ``stop`` would first send the batches queued behind a failed one.
+    """
+    task = producer._sender.sender_task
+    # Once only: a second cancellation would hit it while it waits for the requests under way.
+    if task is not None and not task.cancelling():
+        task.cancel()
+
+
+async def abandon_producer(producer: Any, grace_s: float) -> None:
+    """Freeze, give requests under way ``grace_s`` to end, close. Takes at most 3 x ``grace_s``."""
+    producer._closed = True  # or its finaliser complains; what is queued is no longer this one's
+    freeze_producer(producer)
+    task = producer._sender.sender_task
+    if task is not None:
+        await asyncio.wait([task], timeout=grace_s)
+    # Closing the connections fails the requests that are still open, and with them the task ends.
+    await _within(grace_s, producer.client.close())
+    await cancel_all([task], grace_s)
+
+
+async def cancel_all(tasks: Collection[asyncio.Task[Any] | None], grace_s: float) -> None:
+    """Cancel, wait a little, and take note of the results so that asyncio does not complain."""
+    alive = [task for task in tasks if task is not None]
+    for task in alive:
+        task.cancel()
+    if alive:
+        await asyncio.wait(alive, timeout=grace_s)
+    for task in alive:
+        if task.done() and not task.cancelled():
+            task.exception()
+
+
+async def _within(grace_s: float, closing: Any) -> None:
+    try:
+        async with asyncio.timeout(grace_s):
+            await closing
+    except (lower.KafkaError, OSError, TimeoutError):
+        # Closing what is already broken: there is nobody left to tell and nothing left to do.
+        return

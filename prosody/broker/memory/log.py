@@ -1,0 +1,115 @@
+"""The log of one partition, and the record it keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Watcher(Protocol):
+    """Who waits for records of a log."""
+
+    def wake_from_anywhere(self) -> None:
+        """Called under the cluster's lock, from any thread."""
+        ...
+
+
+class MemoryRecord:
+    """A record in the embedded broker; the shape of ``prosody.broker.protocol.Record``.
+
+    Slots, not a named tuple: it is made in 0.16 instead of 0.26 µs, and each attribute read costs a
+    third.
+    """
+
+    __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        timestamp: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.timestamp = timestamp
+        self.key = key
+        self.value = value
+        self.headers = headers
+
+    def __repr__(self) -> str:
+        return f"MemoryRecord({self.topic!r}, {self.partition}, {self.offset}, key={self.key!r})"
+
+
+class PartitionLog:
+    """Records in offset order, without gaps. The caller holds the cluster's lock."""
+
+    __slots__ = ("_records", "_watchers", "partition", "start", "topic")
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.start = 0
+        """The offset of the earliest record kept."""
+        self._records: list[MemoryRecord] = []
+        self._watchers: set[Watcher] = set()
+
+    @property
+    def end(self) -> int:
+        """The offset the next record gets."""
+        return self.start + len(self._records)
+
+    def append(
+        self,
+        timestamp: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> int:
+        """Keep a record and wake who waits for one; returns its offset."""
+        records = self._records
+        offset = self.start + len(records)
+        records.append(
+            MemoryRecord(self.topic, self.partition, offset, timestamp, key, value, headers)
+        )
+        if self._watchers:
+            # Taken out at once: the next append, before they have run, need not wake them again.
+            woken, self._watchers = self._watchers, set()
+            for watcher in woken:
+                watcher.wake_from_anywhere()
+        return offset
+
+    def read(self, offset: int, max_records: int) -> list[MemoryRecord]:
+        """At most ``max_records`` from ``offset`` on.
+
+        An offset that is not in the log (truncated away, or beyond the end of a log that was made
+        anew) reads from the earliest record, as a consumer that resets to earliest does.
+        """
+        at = offset - self.start
+        if at < 0 or at > len(self._records):
+            at = 0
+        return self._records[at : at + max_records]
+
+    def truncate(self, before_offset: int) -> None:
+        """Forget the records before an offset; offsets of the others stay."""
+        drop = min(max(before_offset - self.start, 0), len(self._records))
+        del self._records[:drop]
+        self.start += drop
+
+    def clear(self) -> None:
+        """Forget everything: the topic was deleted."""
+        self._records.clear()
+        self._watchers.clear()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Wake ``watcher`` once, at the next append."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)

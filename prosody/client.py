@@ -1,0 +1,253 @@
+"""ProsodyClient: assembles the parts and is the only place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Self
+
+from prosody.broker.factory import make_broker
+from prosody.broker.protocol import ProducerSettings
+from prosody.config import Config
+from prosody.consume.consumer import Consumer
+from prosody.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    ConsumerStateError,
+    ForkError,
+    TopicsNotFoundError,
+)
+from prosody.model.handler import HandlerMethods
+from prosody.produce import Producer
+from prosody.runtime import SystemRuntime
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from prosody.broker.protocol import Broker
+    from prosody.model.message import JSONValue
+    from prosody.runtime import Runtime
+
+_log = logging.getLogger("prosody.client")
+
+_ADMIN_TIMEOUT_S = 60.0
+"""Limit of the look-up of topics at ``subscribe``."""
+
+
+class ProsodyClient:
+    """Sends to Kafka topics, and gives the messages of topics to a handler.
+
+    Options are keyword arguments; each falls back to its environment variable, then to its default
+    (tables in the README). Making a client does no I/O: it connects at the first ``send`` or
+    ``subscribe``, in the event loop that calls it.
+
+    The consumer's state, ``await consumer_state()``::
+
+        unconfigured   group_id or subscribed_topics are missing: sending only
+        configured  <-> running          by subscribe and unsubscribe
+        any          -> shut_down        by shutdown, for good
+
+    Usable as ``async with ProsodyClient(...) as client``, which calls ``shutdown`` at the end.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """
+        :raises ConfigurationError: listing every wrong option or variable at once.
+        :raises ConfigurationTypeError: the same, when one of the values has the wrong type.
+        """
+        config = Config.load(options, os.environ)
+        runtime = SystemRuntime()
+        self._assemble(config, make_broker(config, runtime), runtime)
+
+    @classmethod
+    async def create(cls, **options: Any) -> Self:
+        """Make a client; the same as calling the class. Options and errors as there."""
+        return cls(**options)
+
+    @classmethod
+    def from_parts(cls, config: Config, broker: Broker, runtime: Runtime) -> Self:
+        """Make a client over a given broker and runtime, as tests and simulations do."""
+        client = cls.__new__(cls)
+        client._assemble(config, broker, runtime)
+        return client
+
+    def _assemble(self, config: Config, broker: Broker, runtime: Runtime) -> None:
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        self._config = config
+        self._broker = broker
+        self._runtime = runtime
+        self._pid = os.getpid()
+        self._client_id = socket.gethostname()
+        self._producer = Producer(
+            broker,
+            ProducerSettings(
+                client_id=self._client_id,
+                compression=config.extra.compression,
+                partitioner=config.extra.partitioner,
+            ),
+            source_system=config.core.source_system,
+            send_timeout_s=config.producer.send_timeout,
+            id_cache_size=(
+                config.consumer.idempotence_cache_size if config.extra.send_cache_enabled else 0
+            ),
+        )
+        self._consumer: Consumer | None = None
+        self._changing = asyncio.Lock()
+        """Held by subscribe, unsubscribe and shutdown, so that they follow one another."""
+        self._closed = False
+
+    async def send(self, topic: str, key: str, payload: JSONValue) -> None:
+        """Send one message and wait until the broker has it.
+
+        The key decides the partition: messages of one key keep their order. A message whose text
+        ``id`` was sent before with the same topic and key is skipped (``send_cache_enabled``).
+
+        Cancelling returns at once. The message may still be delivered, and other sends go on.
+
+        :param payload: any JSON value, as Python objects.
+        :raises PayloadError: the payload is no JSON, or topic or key are no text.
+        :raises SendTimeoutError: not acknowledged within ``send_timeout``; it may still be delivered.
+        :raises SendError: refused by the broker.
+        :raises ClientClosedError: the client was shut down.
+        """
+        self._check_usable()
+        await self._producer.send(topic, key, payload)
+
+    async def subscribe(self, handler: object) -> None:
+        """Begin to give messages to ``handler``, in this event loop.
+
+        Returns when the group is joined or about to be; it does not wait for an assignment. When it
+        raises, the client is as it was before, and can try again.
+
+        :param handler: an :class:`~prosody.EventHandler`, or any object with its methods.
+        :raises HandlerTypeError: the object lacks ``on_message``, or a method cannot be called.
+        :raises ConfigurationError: options needed for consuming are missing.
+        :raises TopicsNotFoundError: naming every missing topic.
+        :raises ConsumerStateError: already subscribed.
+        :raises BrokerError: the broker cannot be reached or refuses.
+        :raises ClientClosedError: the client was shut down.
+        """
+        self._check_usable()
+        methods = HandlerMethods(handler)
+        async with self._changing:
+            self._check_usable()
+            if self._consumer is not None:
+                raise ConsumerStateError("consumer is already subscribed: unsubscribe first")
+            if self._config.consumer_problems:
+                raise ConfigurationError(self._config.consumer_problems)
+            await self._check_failure_topic()
+            consumer = Consumer(
+                self._config,
+                self._broker,
+                self._producer,
+                methods,
+                self._runtime,
+                self._client_id,
+            )
+            await consumer.start()
+            self._consumer = consumer
+
+    async def unsubscribe(self) -> None:
+        """Let running handlers end, commit what is finished, leave the group.
+
+        Takes at most about ``shutdown_timeout``: at 80 % of it handlers are cancelled, at 100 % they
+        are left behind, uncommitted. Does nothing when not subscribed. Cancelling the wait does not
+        stop the shutdown.
+        """
+        self._check_process()
+        async with self._changing:
+            await self._stop_consumer()
+
+    async def shutdown(self) -> None:
+        """Unsubscribe, deliver what is buffered, close all connections. For good; idempotent."""
+        self._check_process()
+        async with self._changing:
+            self._closed = True
+            try:
+                await self._stop_consumer()
+            finally:
+                await self._producer.stop()
+
+    async def consumer_state(self) -> str:
+        """``unconfigured``, ``configured``, ``running`` or ``shut_down``; see the class."""
+        self._check_process()
+        return self._state()
+
+    async def assigned_partition_count(self) -> int:
+        """How many partitions this client holds; 0 unless running."""
+        self._check_process()
+        return 0 if self._consumer is None else self._consumer.assigned_partition_count
+
+    async def is_stalled(self) -> bool:
+        """Whether a partition has made no progress within ``stall_threshold``; False unless running."""
+        self._check_process()
+        return self._consumer is not None and self._consumer.is_stalled
+
+    @property
+    def source_system(self) -> str:
+        """What this client writes into the ``source-system`` header of its messages."""
+        self._check_process()
+        return self._config.core.source_system
+
+    async def __aenter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    def __repr__(self) -> str:
+        core = self._config.core
+        return (
+            f"ProsodyClient(consumer={self._state()!r}, mode={self._config.mode!r}, "
+            f"bootstrap_servers={list(core.bootstrap_servers)!r}, group_id={core.group_id!r}, "
+            f"subscribed_topics={list(core.subscribed_topics)!r})"
+        )
+
+    async def _stop_consumer(self) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            return
+        await consumer.stop()
+        self._consumer = None
+
+    async def _check_failure_topic(self) -> None:
+        """A missing failure topic would show only when the first message fails; say it now."""
+        topic = self._config.consumer.failure_topic
+        if self._config.mode != "low-latency" or topic is None or self._config.core.mock:
+            return
+        admin = self._broker.admin()
+        try:
+            async with asyncio.timeout(_ADMIN_TIMEOUT_S):
+                existing = await admin.topics()
+        finally:
+            await admin.stop()
+        if topic not in existing:
+            raise TopicsNotFoundError([topic], " (failure_topic / PROSODY_FAILURE_TOPIC)")
+
+    def _state(self) -> str:
+        if self._closed:
+            return "shut_down"
+        if self._consumer is not None:
+            return "running"
+        return "unconfigured" if self._config.consumer_problems else "configured"
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkError(
+                "ProsodyClient cannot be used after fork: its connections belong to the process that "
+                "made it; make a new client in the child"
+            )
+
+    def _check_usable(self) -> None:
+        self._check_process()
+        if self._closed:
+            raise ClientClosedError("the client was shut down; make a new one")

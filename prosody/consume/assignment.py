@@ -1,0 +1,135 @@
+"""Which partitions are held: what happens when they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from prosody.consume.partition import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prosody.broker.protocol import BrokerConsumer, TopicPartition
+    from prosody.consume.committer import Committer
+    from prosody.consume.partition import Shared
+
+_log = logging.getLogger("prosody.assignment")
+
+CANCEL_AT = 0.8
+"""The share of ``shutdown_timeout`` after which running handlers are told to stop."""
+
+COMMIT_TIMEOUT_S = 10.0
+"""How long a final commit may take, on top of ``shutdown_timeout``."""
+
+_RESTART_DELAY_S = 1.0
+"""Pause before a partition that met a fault of ours starts again."""
+
+
+class Assignment:
+    """The partitions of one subscription; the broker's rebalance listener."""
+
+    def __init__(self, shutdown_timeout_s: float) -> None:
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._held: dict[TopicPartition, Partition] = {}
+        self._epoch = 0
+        self._closing = False
+        self._restarts: set[asyncio.Task[None]] = set()
+        self._shared: Shared
+        self._committer: Committer
+        self._consumer: BrokerConsumer
+
+    def connect(self, shared: Shared, committer: Committer, consumer: BrokerConsumer) -> None:
+        """Give the parts that need this object before they can be made."""
+        self._shared = shared
+        self._committer = committer
+        self._consumer = consumer
+
+    def partitions(self) -> tuple[Partition, ...]:
+        """The partitions held now."""
+        return tuple(self._held.values())
+
+    def get(self, topic_partition: TopicPartition) -> Partition | None:
+        """The partition, if it is held."""
+        return self._held.get(topic_partition)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    # The broker's RebalanceListener
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        if self._closing:
+            return  # gained on the way out: never started, so the next owner finds nothing amiss
+        for tp in sorted(partitions):
+            if tp in self._held:
+                _log.warning("assigned again without a revoke, kept: %s", self._held[tp].name)
+                continue
+            partition = self._start(tp)
+            _log.info("assigned %s (epoch %d)", partition.name, partition.epoch)
+        self._shared.want_records()
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        given_up = [self._held[tp] for tp in sorted(partitions) if tp in self._held]
+        for partition in given_up:
+            _log.info("revoked %s (epoch %d), draining", partition.name, partition.epoch)
+        await self.give_up(given_up)
+
+    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
+        for tp in sorted(partitions):
+            partition = self._held.pop(tp, None)
+            if partition is not None:
+                _log.warning("lost %s (epoch %d)", partition.name, partition.epoch)
+                partition.lose()
+
+    # Called by the consumer
+
+    async def give_up(self, partitions: Iterable[Partition]) -> None:
+        """Drain partitions side by side, commit what they finished, forget them."""
+        partitions = tuple(partitions)
+        limit_s = self._shutdown_timeout_s
+        await asyncio.gather(*(p.drain(CANCEL_AT * limit_s, limit_s) for p in partitions))
+        await self._committer.commit_finally(partitions, COMMIT_TIMEOUT_S)
+        for partition in partitions:
+            if self._held.get(partition.topic_partition) is partition:
+                del self._held[partition.topic_partition]
+
+    async def close(self) -> None:
+        """Give everything up; restarts under way are dropped."""
+        self._closing = True
+        for restart in self._restarts:
+            restart.cancel()
+        await self.give_up(self.partitions())
+
+    def restart(self, partition: Partition, error: BaseException) -> None:
+        """A fault of ours met ``partition``: begin it again at its committable offset."""
+        if not partition.running or isinstance(error, asyncio.CancelledError):
+            return  # already on its way out, or the whole loop is
+        _log.critical(
+            "internal fault, restarting %s from its last finished offset; please report this",
+            partition.name,
+            exc_info=error,
+        )
+        task = self._shared.loop.create_task(self._restart(partition), name="prosody-restart")
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, partition: Partition) -> None:
+        # Handlers still running must end before their keys may run again.
+        await partition.drain(0.0, self._shutdown_timeout_s)
+        await self._shared.runtime.sleep(_RESTART_DELAY_S)
+        tp = partition.topic_partition
+        if self._held.get(tp) is not partition:
+            return  # revoked in the meantime
+        committable = partition.tracker.committable
+        assert committable is not None, "a fault needs an admitted record"
+        self._consumer.seek(tp, committable)
+        fresh = self._start(tp)
+        fresh.committed = partition.committed
+        self._shared.want_records()
+
+    def _start(self, tp: TopicPartition) -> Partition:
+        self._epoch += 1
+        partition = self._held[tp] = Partition(tp, self._epoch, self._shared)
+        return partition

@@ -1,0 +1,167 @@
+"""One subscription: assembles the consume path, starts it, ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from typing import TYPE_CHECKING
+
+from prosody.broker.protocol import ConsumerSettings
+from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
+from prosody.consume.committer import Committer
+from prosody.consume.filters import Filters
+from prosody.consume.partition import Shared
+from prosody.consume.poller import Poller
+from prosody.middleware.dead_letter import DeadLetterWriter
+from prosody.middleware.stacks import build
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from prosody.broker.protocol import Broker
+    from prosody.config import Config
+    from prosody.model.handler import HandlerMethods
+    from prosody.produce import Producer
+    from prosody.runtime import Runtime
+
+_log = logging.getLogger("prosody.consumer")
+
+_RESTART_DELAY_S = 1.0
+"""Pause before a background loop that failed by a fault of ours starts again."""
+
+
+class Consumer:
+    """A running subscription of one handler. Made for one start and one stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        producer: Producer,
+        methods: HandlerMethods,
+        runtime: Runtime,
+        client_id: str,
+    ) -> None:
+        """Must be called in the event loop, and the context variables, that handlers are to run in."""
+        group_id = config.core.group_id
+        assert group_id is not None, "checked before a consumer is made"
+        options = config.consumer
+        self._config = config
+        self._runtime = runtime
+        self._broker_consumer = broker.consumer(
+            ConsumerSettings(
+                group_id=group_id,
+                client_id=client_id,
+                session_timeout_s=config.extra.session_timeout,
+                # A rebalance waits for the drain and the final commit of what is revoked.
+                rebalance_timeout_s=options.shutdown_timeout + COMMIT_TIMEOUT_S + 5.0,
+                fetch_bytes=config.extra.fetch_bytes,
+                assignor=config.extra.assignor,
+                metadata_max_age_s=config.extra.metadata_max_age,
+            )
+        )
+        self._assignment = Assignment(options.shutdown_timeout)
+        self._committer = Committer(
+            self._broker_consumer, self._assignment, options.commit_interval, runtime
+        )
+        self._poller = Poller(
+            self._broker_consumer, self._assignment, options.poll_interval, runtime
+        )
+        dead_letters = None
+        if config.mode == "low-latency":
+            assert options.failure_topic is not None, "checked before a consumer is made"
+            dead_letters = DeadLetterWriter(
+                producer,
+                options.failure_topic,
+                group_id,
+                config.core.source_system,
+                config.retry.retry_base,
+                config.retry.max_retry_delay,
+                runtime,
+            )
+        self._stack = build(config, methods, runtime, self._torn_down, dead_letters)
+        shared = Shared(
+            runtime=runtime,
+            loop=asyncio.get_running_loop(),
+            context=contextvars.copy_context(),
+            filters=Filters(group_id, config.core.allowed_events),
+            stack=self._stack,
+            max_uncommitted=options.max_uncommitted,
+            want_records=self._poller.want_records,
+            failed=self._assignment.restart,
+        )
+        self._assignment.connect(shared, self._committer, self._broker_consumer)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def assigned_partition_count(self) -> int:
+        """Partitions held now."""
+        return len(self._assignment)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a partition's oldest record, or the poll loop, stands still too long."""
+        now = self._runtime.monotonic()
+        threshold_s = self._config.consumer.stall_threshold
+        return now - self._poller.last_poll >= threshold_s or any(
+            p.is_stalled(now, threshold_s) for p in self._assignment.partitions()
+        )
+
+    async def start(self) -> None:
+        """Join the group and begin to consume. When it raises, nothing is left running."""
+        try:
+            await self._broker_consumer.start(
+                list(self._config.core.subscribed_topics), self._assignment
+            )
+        except BaseException:
+            # Whatever went wrong, cancellation included, the half-made member must not linger.
+            await self._broker_consumer.stop()
+            raise
+        loop = asyncio.get_running_loop()
+        for name, run in (("poller", self._poller.run), ("committer", self._committer.run)):
+            self._tasks.append(
+                loop.create_task(self._supervise(name, run), name=f"prosody-{name}")
+            )
+
+    async def stop(self) -> None:
+        """Drain, commit, leave the group. A second call waits for the first one's end.
+
+        Cancelling the wait does not stop the shutdown: it goes on in the background.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(
+                self._stop(), name="prosody-stop"
+            )
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        # The poller goes on while handlers end: it shows the group that this member is alive.
+        await self._assignment.close()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._broker_consumer.stop()
+        self._stack.timeout.close()
+
+    def _torn_down(self) -> bool:
+        """Whether the event loop's end is cancelling all tasks: our loops are never cancelled else."""
+        return self._stopping is None and any(task.cancelling() for task in self._tasks)
+
+    async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Keep a background loop going: a fault in it must not quietly stop consumption."""
+        while True:
+            try:
+                await run()
+            except Exception:
+                # A fault of ours. Its state lives in the assignment, so starting again loses nothing.
+                _log.critical(
+                    "internal fault in the %s, starting it again; please report this",
+                    name,
+                    exc_info=True,
+                )
+                await self._runtime.sleep(_RESTART_DELAY_S)

@@ -1,0 +1,74 @@
+"""Bytes to messages: the one place where a record's key, value and headers are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from prosody.model.message import ExciseMessage, MessageFields, freeze, utc_from_ms
+
+if TYPE_CHECKING:
+    from prosody.broker.protocol import Headers, Record
+    from prosody.model.message import Message
+    from prosody.runtime import Runtime
+
+# msgspec, because it is fast, refuses what is not JSON (NaN, lone surrogates) and keeps whole numbers
+# of any size, which orjson turns into floats.
+_decode_json = msgspec.json.Decoder().decode
+
+SOURCE_SYSTEM = "source-system"
+SOURCE_KIND = "source-kind"
+
+
+class UndecodableError(ValueError):
+    """A record that is no message: its key or value is not text, or its value is not JSON."""
+
+
+def decode_key(record: Record) -> str:
+    """The key as text; ``""`` when the record has none.
+
+    :raises UndecodableError: the key is not UTF-8.
+    """
+    key = record.key
+    if not key:
+        return ""
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise UndecodableError(f"the key is not UTF-8: {error}") from error
+
+
+def decode_message(record: Record, key: str, runtime: Runtime) -> Message:
+    """The message in a record that has a value.
+
+    :raises UndecodableError: the value is empty, no JSON, no UTF-8 or nested too deeply.
+    """
+    value: Any = record.value
+    try:
+        payload = _decode_json(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        reason = "it is empty" if not value else str(error)
+        raise UndecodableError(f"the value is not JSON: {reason}") from error
+    timestamp_ms = record.timestamp
+    if timestamp_ms < 0:
+        timestamp_ms = int(runtime.wall() * 1000)
+    return freeze(
+        MessageFields(record.topic, record.partition, record.offset, timestamp_ms, key, payload)
+    )
+
+
+def decode_excise(record: Record, key: str, runtime: Runtime) -> ExciseMessage:
+    """The event of a record without a value."""
+    timestamp_ms = record.timestamp if record.timestamp >= 0 else int(runtime.wall() * 1000)
+    return ExciseMessage(
+        record.topic, record.partition, record.offset, utc_from_ms(timestamp_ms), key
+    )
+
+
+def first_header(headers: Headers, name: str) -> bytes | None:
+    """The value of the first header called ``name``; None when there is none, or it has no value."""
+    for header, value in headers:
+        if header == name:
+            return value
+    return None

@@ -1,0 +1,131 @@
+"""Reused worker tasks: a lane takes the head of a key queue through the stack, then the next.
+
+A task for each message would cost ten times what eight nested awaits in a reused one do. A lane
+that waits (for a permit, in a backoff, in the handler) is just a waiting lane: another takes over the
+queue. At any moment at most one lane has been woken and not yet run, so waking costs nothing when
+handlers never wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING
+
+from prosody.runtime import give_way
+
+if TYPE_CHECKING:
+    from prosody.consume.partition import Partition, Shared
+
+_IDLE_MAX = 64
+"""Lanes kept waiting for work in one partition; more than that end."""
+
+_TURN_S = 0.005
+"""How long lanes may go from run to run before the event loop gets a turn."""
+
+
+class Lanes:
+    """The lanes of one partition. They grow with what is admitted, and end when idle or closed."""
+
+    def __init__(self, partition: Partition, shared: Shared) -> None:
+        self._partition = partition
+        self._shared = shared
+        self._call = shared.stack.call
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._waking = False
+        """A lane has been woken and has not run yet."""
+        self._turn_ends = 0.0
+
+    def wake(self) -> None:
+        """Have one more lane look at the queue."""
+        if self._waking:
+            return
+        self._waking = True
+        while self._idle:
+            idle = self._idle.pop()
+            if not idle.done():
+                idle.set_result(None)
+                return
+        task = self._shared.loop.create_task(
+            self._lane(), name="prosody-lane", context=self._shared.context.copy()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def close(self) -> None:
+        """End idle lanes; busy ones end with their run."""
+        idle, self._idle = self._idle, []
+        for waiting in idle:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # faults were reported where they arose; nothing is left to say here
+
+    async def _lane(self) -> None:
+        partition = self._partition
+        queue = partition.queue
+        pop = queue.pop
+        runs = partition.runs
+        call = self._call
+        monotonic = self._shared.runtime.monotonic
+        task = asyncio.current_task()
+        assert task is not None
+        self._waking = False
+        while True:
+            run = pop()
+            if run is None:
+                partition.admit()
+                if queue.ready:
+                    continue
+                if partition.closed or not partition.running or len(self._idle) >= _IDLE_MAX:
+                    return
+                await self._wait_for_work()
+                continue
+            if not queue.ready:
+                # Room may have appeared while this key's entries were the only ones ready.
+                partition.admit()
+            if queue.ready:
+                self.wake()
+            runs.add(run)
+            try:
+                outcome = await call(run)
+            except asyncio.CancelledError as error:
+                partition.fail(run, error)  # the loop is going down; nothing of this run is committed
+                raise
+            except BaseException as error:
+                # The stack promises not to raise: this is a fault of the library's own. The
+                # partition starts again from its committed offset, so nothing is lost.
+                partition.fail(run, error)
+                if isinstance(error, Exception):
+                    return
+                raise
+            partition.finish(run, outcome)
+            if task.cancelling() or self._differs():
+                self._retire()
+                return
+            if monotonic() >= self._turn_ends:
+                await give_way()
+                self._turn_ends = monotonic() + _TURN_S
+
+    async def _wait_for_work(self) -> None:
+        idle: asyncio.Future[None] = self._shared.loop.create_future()
+        self._idle.append(idle)
+        await idle
+        self._waking = False
+
+    def _differs(self) -> bool:
+        """Whether the last run left something in the lane's context variables."""
+        try:
+            return contextvars.copy_context() != self._shared.context
+        except Exception:
+            return True  # a value that cannot be compared: better a new lane than a leak
+
+    def _retire(self) -> None:
+        """This lane ends, because a run left traces in it; another goes on."""
+        self._partition.admit()
+        if self._partition.queue.ready:
+            self.wake()

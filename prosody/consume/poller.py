@@ -1,0 +1,79 @@
+"""Asks the broker for records of the partitions that have room, and hands them over."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from prosody.errors import BrokerError
+from prosody.runtime import give_way
+
+if TYPE_CHECKING:
+    from prosody.broker.protocol import BrokerConsumer
+    from prosody.consume.assignment import Assignment
+    from prosody.runtime import Runtime
+
+_log = logging.getLogger("prosody.poll")
+
+POLL_RECORDS_MAX = 1000
+"""Records taken from the broker at once, so that one poll cannot hold the event loop for long."""
+
+_FAILURE_PAUSE_S_MIN = 0.1
+
+
+class Poller:
+    """The loop between broker and partitions.
+
+    ``poll_interval`` only bounds how long an idle poll waits, and paces polls that fail: data and
+    room both end the wait at once.
+    """
+
+    def __init__(
+        self,
+        consumer: BrokerConsumer,
+        assignment: Assignment,
+        interval_s: float,
+        runtime: Runtime,
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._interval_s = interval_s
+        self._runtime = runtime
+        self._failing = False
+        self._waiting = False
+        self.last_poll = runtime.monotonic()
+        """When the last poll returned; a poller that stands still shows here."""
+
+    def want_records(self) -> None:
+        """A partition has room: ask again, with it. No need while no poll is under way."""
+        if self._waiting:
+            self._consumer.wake()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            wanted = [p.topic_partition for p in self._assignment.partitions() if p.wants_records]
+            self._waiting = True
+            try:
+                polled = await self._consumer.poll(
+                    wanted, max_records=POLL_RECORDS_MAX, timeout_s=self._interval_s
+                )
+            except BrokerError as error:
+                # An outage is waited out: nothing polled is lost, and the group keeps the position.
+                if not self._failing:
+                    self._failing = True
+                    _log.warning("polling fails, trying on: %s", error)
+                await self._runtime.sleep(max(self._interval_s, _FAILURE_PAUSE_S_MIN))
+                continue
+            finally:
+                self._waiting = False
+            self.last_poll = self._runtime.monotonic()
+            if self._failing:
+                self._failing = False
+                _log.info("polling succeeds again")
+            for topic_partition, records in polled.items():
+                partition = self._assignment.get(topic_partition)
+                if partition is not None:
+                    partition.receive(records)
+            # A poll that finds data at once does not suspend: let the lanes have their turn.
+            await give_way()

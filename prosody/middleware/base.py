@@ -1,0 +1,34 @@
+"""The shape of a layer, and how layers become a stack.
+
+A stack is a list of layers, outermost first. Each layer is given the next one and returns a coroutine
+function of the same shape: it takes a :class:`~prosody.model.run.Run` and answers an
+:class:`~prosody.model.outcome.Outcome`. A layer does not raise for what a handler did; an exception out
+of a stack is a fault of the library's own. ``asyncio.CancelledError`` out of a stack means that the
+lane's task itself was cancelled from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from prosody.model.outcome import Outcome
+from prosody.model.run import Run
+
+Call: TypeAlias = Callable[[Run], Awaitable[Outcome]]
+
+
+class Layer(Protocol):
+    """One job around the rest of the stack."""
+
+    def wrap(self, inner: Call) -> Call:
+        """Remember ``inner`` and return the call that does this layer's job around it."""
+        ...
+
+
+def compose(layers: Sequence[Layer], handler: Call) -> Call:
+    """Put ``layers`` around ``handler``; the first one is the outermost."""
+    call = handler
+    for layer in reversed(layers):
+        call = layer.wrap(call)
+    return call

@@ -1,0 +1,150 @@
+"""Low-latency mode's last resort: a failed message goes to the failure topic, then its offset is done."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from prosody.errors import SendError
+from prosody.middleware.retry import backoff_s, pause
+from prosody.model.message import utc_from_ms
+from prosody.model.outcome import ABANDONED, Kind, Outcome
+
+if TYPE_CHECKING:
+    from prosody.broker.protocol import Headers, SentRecord
+    from prosody.middleware.base import Call
+    from prosody.model.run import Run
+    from prosody.runtime import Runtime
+
+_log = logging.getLogger("prosody.dead_letter")
+
+_ERROR_CHARACTERS_MAX = 1000
+"""An error text longer than this is cut, so that a header cannot make the record too large."""
+
+
+class RecordSender(Protocol):
+    """Writes one record as it is: no id cache, no JSON."""
+
+    async def send_record(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> SentRecord: ...
+
+
+class DeadLetterWriter:
+    """Writes failed messages to the failure topic, again and again until it is done.
+
+    A dead letter has the original key, value bytes and headers (the original ``source-system`` stays
+    the first of its name), followed by where it came from and why.
+    """
+
+    def __init__(
+        self,
+        sender: RecordSender,
+        topic: str,
+        group_id: str,
+        source_system: str,
+        base_s: float,
+        max_delay_s: float,
+        runtime: Runtime,
+    ) -> None:
+        self._sender = sender
+        self._topic = topic
+        self._group_id = group_id
+        self._source_system = source_system
+        self._base_s = base_s
+        self._max_delay_s = max_delay_s
+        self._runtime = runtime
+
+    async def write(self, run: Run, error: BaseException | None) -> bool:
+        """Write the dead letter of ``run``; False when a shutdown came first."""
+        record = run.record
+        value = record.value
+        headers = self._headers(run, error)
+        failures = 0
+        while True:
+            try:
+                sent = await self._sender.send_record(
+                    self._topic, key=record.key, value=value, headers=headers
+                )
+            except SendError as failure:
+                # The message must not get lost, so the write is repeated; without its value if the
+                # broker will not take it as it is (too large, most likely).
+                failures += 1
+                if not failure.retriable and value is not None:
+                    headers = [*headers, ("source-value-dropped", str(len(value)).encode())]
+                    value = None
+                    _log.error(
+                        "the failure topic %r refuses the dead letter of %s; writing it without its "
+                        "value (%d bytes): %s",
+                        self._topic,
+                        run.where(),
+                        len(record.value or b""),
+                        failure,
+                    )
+                    continue
+                delay_s = backoff_s(
+                    failures, self._base_s, self._max_delay_s, self._runtime.random()
+                )
+                _log.warning(
+                    "dead letter not written to %r, trying again in %.3g s: %s: %s",
+                    self._topic,
+                    delay_s,
+                    run.where(),
+                    failure,
+                )
+                if not await pause(run, delay_s):
+                    return False
+            else:
+                _log.error(
+                    "message failed, sent to %r partition %d offset %d: %s: %r",
+                    self._topic,
+                    sent.partition,
+                    sent.offset,
+                    run.where(),
+                    error,
+                    exc_info=error,
+                )
+                return True
+
+    def _headers(self, run: Run, error: BaseException | None) -> Headers:
+        record = run.record
+        text = str(error) or type(error).__name__
+        if len(text) > _ERROR_CHARACTERS_MAX:
+            text = f"{text[:_ERROR_CHARACTERS_MAX]}..."
+        written = utc_from_ms(max(record.timestamp, 0)).isoformat(timespec="milliseconds")
+        original = list(record.headers)
+        added: list[tuple[str, bytes | None]] = []
+        if not any(name == "source-system" for name, _ in original):
+            added.append(("source-system", self._source_system.encode()))
+        for name, header in (
+            ("source-kind", "message"),
+            ("source-topic", record.topic),
+            ("source-partition", str(record.partition)),
+            ("source-offset", str(record.offset)),
+            ("source-timestamp", written.replace("+00:00", "Z")),
+            ("source-group-id", self._group_id),
+            ("source-error", text),
+        ):
+            added.append((name, header.encode("utf-8", "backslashreplace")))
+        return original + added
+
+
+class DeadLetter:
+    """Sends what failed, permanently or after its retries, to the failure topic."""
+
+    def __init__(self, writer: DeadLetterWriter) -> None:
+        self._writer = writer
+
+    def wrap(self, inner: Call) -> Call:
+        async def or_dead_letter(run: Run) -> Outcome:
+            outcome = await inner(run)
+            kind = outcome.kind
+            if kind is Kind.TRANSIENT or kind is Kind.PERMANENT:
+                if not await self._writer.write(run, outcome.error):
+                    return ABANDONED
+                return Outcome(Kind.PERMANENT, outcome.error)
+            return outcome
+
+        return or_dead_letter
+
+

@@ -1,0 +1,98 @@
+"""The innermost call: runs the user's handler and says how that ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from prosody.errors import HandlerTypeError
+from prosody.model.context import Context
+from prosody.model.message import Message
+from prosody.model.outcome import SUCCESS, Kind, Outcome, outcome_of
+from prosody.runtime import give_way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prosody.model.handler import HandlerMethods
+    from prosody.model.run import Run
+
+
+class Invoke:
+    """Calls ``on_message`` or ``on_excise``; its ``call`` is the end of every stack."""
+
+    def __init__(self, methods: HandlerMethods, torn_down: Callable[[], bool]) -> None:
+        self._on_message = methods.on_message
+        self._on_excise = methods.on_excise
+        self._name = methods.name
+        self._torn_down = torn_down
+        """Whether all tasks of the loop are being cancelled, as ``asyncio.run`` does at its end."""
+
+    async def call(self, run: Run) -> Outcome:
+        event = run.event
+        if type(event) is Message:
+            method: Any = self._on_message
+        elif event is not None:
+            method = self._on_excise
+        else:
+            # Undecodable: only stacks with a dead-letter topic let such a run come this far.
+            return Outcome(Kind.PERMANENT, run.error)
+        context = run.context
+        if context is None:
+            context = run.context = Context(run)
+        run.attempt += 1
+        run.cancelled = False
+        run.task = task = asyncio.current_task()
+        assert task is not None, "a stack runs in a lane's task"
+        try:
+            pending = method(context, event)
+            if not hasattr(pending, "__await__"):
+                return Outcome(Kind.TRANSIENT, self._not_async(method, pending))
+            await pending
+        except asyncio.CancelledError as error:
+            if not run.cancelled and task.cancelling() and self._torn_down():
+                raise  # the whole loop is going down: not ours to hold up
+            # Else our own cancellation has arrived, or the handler cancelled itself or let a
+            # cancelled child's error through: all of them failures that a retry may mend.
+            outcome = Outcome(Kind.TRANSIENT, _cancellation_error(run, error))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # meant for the process or the interpreter, never for a message
+        except BaseException as error:
+            # Nothing a handler raises may leave its offset stuck, sys.exit() included.
+            outcome = outcome_of(error)
+        else:
+            outcome = SUCCESS
+        finally:
+            run.task = None
+        if task.cancelling():
+            await _absorb_cancellation(task)
+        return outcome
+
+    def _not_async(self, method: Any, returned: object) -> HandlerTypeError:
+        name = getattr(method, "__name__", "on_message")
+        return HandlerTypeError(
+            f"{self._name}.{name} must be an async method; it returned {returned!r} "
+            "instead of a coroutine"
+        )
+
+
+def _cancellation_error(run: Run, error: asyncio.CancelledError) -> BaseException:
+    if not run.cancelled:
+        return error
+    cause = TimeoutError(f"the handler was cancelled in attempt {run.attempt} ({run.where()})")
+    cause.__cause__ = error
+    return cause
+
+
+async def _absorb_cancellation(task: asyncio.Task[Any]) -> None:
+    """Take back the cancellations of an attempt that has ended, so that the stack can go on.
+
+    A handler may end before the cancellation reaches it, or swallow it. An undelivered one would
+    strike at the stack's next await; letting the loop turn once delivers it here.
+    """
+    try:
+        await give_way()
+    except asyncio.CancelledError:
+        pass  # requested for the attempt that is over, and no await of its is left to take it
+    while task.cancelling():
+        task.uncancel()

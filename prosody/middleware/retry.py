@@ -1,0 +1,110 @@
+"""Runs a transiently failed event again, after a wait that grows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from prosody.model.outcome import ABANDONED, Kind, Outcome
+from prosody.model.run import WorkClass
+
+if TYPE_CHECKING:
+    from prosody.middleware.base import Call
+    from prosody.model.run import Run
+    from prosody.runtime import Runtime
+
+_log = logging.getLogger("prosody.retry")
+
+
+def backoff_s(failures: int, base_s: float, max_s: float, random: float) -> float:
+    """The wait after the ``failures``-th failure in a row: full jitter over a doubling bound.
+
+    Uniform in ``[0, min(2 * base * 2^(failures - 1), max))``, so the first wait is ``base`` on
+    average. Full jitter: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    :param failures: 1 or more.
+    :param base_s: ``retry_base`` in seconds; 0 never waits.
+    :param max_s: ``max_retry_delay`` in seconds.
+    :param random: a number in [0, 1).
+    """
+    # The exponent is capped because floats overflow; any bound is long beyond max_s by then.
+    return min(base_s * 2.0 ** min(failures, 64), max_s) * random
+
+
+class Retry:
+    """Retries until success, a permanent failure, a shutdown, or ``max_retries`` retries.
+
+    The permit is not held during a wait: its layer lies inside. The key is: later events of the key
+    wait for this one, which is what keeps their order.
+    """
+
+    def __init__(
+        self, base_s: float, max_delay_s: float, runtime: Runtime, max_retries: int | None = None
+    ) -> None:
+        self._base_s = base_s
+        self._max_delay_s = max_delay_s
+        self._runtime = runtime
+        self._max_retries = max_retries
+
+    def wrap(self, inner: Call) -> Call:
+        max_retries = self._max_retries
+
+        async def retried(run: Run) -> Outcome:
+            outcome = await inner(run)
+            failures = 0
+            while outcome.kind is Kind.TRANSIENT:
+                failures += 1
+                if max_retries is not None and failures > max_retries:
+                    _log.error(
+                        "gave up after %d attempts: %s: %r", failures, run.where(), outcome.error
+                    )
+                    return outcome
+                run.work_class = WorkClass.FAILURE
+                if not await self._wait(run, failures, outcome):
+                    return ABANDONED
+                outcome = await inner(run)
+            if outcome.kind is Kind.PERMANENT and max_retries is None:
+                _log.error(
+                    "failed permanently, dropped: %s: %r",
+                    run.where(),
+                    outcome.error,
+                    exc_info=outcome.error,
+                )
+            return outcome
+
+        return retried
+
+    async def _wait(self, run: Run, failures: int, outcome: Outcome) -> bool:
+        """Wait out the backoff; False when a shutdown ended it."""
+        delay_s = backoff_s(failures, self._base_s, self._max_delay_s, self._runtime.random())
+        # The traceback stands in the log once for each event, not once for each attempt.
+        _log.warning(
+            "attempt %d failed, trying again in %.3g s: %s: %r",
+            run.attempt,
+            delay_s,
+            run.where(),
+            outcome.error,
+            exc_info=outcome.error if failures == 1 else None,
+        )
+        return await pause(run, delay_s)
+
+
+async def pause(run: Run, delay_s: float) -> bool:
+    """Wait ``delay_s`` seconds outside the handler; False when a shutdown ended the wait."""
+    if not run.partition.running:
+        return False
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[bool] = loop.create_future()
+    timer = loop.call_later(delay_s, _elapsed, waiting)
+    run.interruptible = waiting
+    try:
+        return await waiting
+    finally:
+        timer.cancel()
+        run.interruptible = None
+
+
+def _elapsed(waiting: asyncio.Future[bool]) -> None:
+    if not waiting.done():
+        waiting.set_result(True)

@@ -1,0 +1,28 @@
+"""Starts nothing once its partition is given up, and leaves what a shutdown interrupted uncommitted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prosody.model.outcome import ABANDONED, Kind, Outcome
+
+if TYPE_CHECKING:
+    from prosody.middleware.base import Call
+    from prosody.model.run import Run
+
+
+class Shutdown:
+    """Around every attempt: before it, is the partition still running? After it, was it cut short?"""
+
+    def wrap(self, inner: Call) -> Call:
+        async def unless_shut_down(run: Run) -> Outcome:
+            partition = run.partition
+            if not partition.running:
+                return ABANDONED
+            outcome = await inner(run)
+            if outcome.kind is Kind.TRANSIENT and partition.cancelling:
+                # Perhaps failed only because it was told to stop: the next owner tries again.
+                return ABANDONED
+            return outcome
+
+        return unless_shut_down

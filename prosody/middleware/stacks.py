@@ -1,0 +1,75 @@
+"""The three modes: three ordered lists of layers, outermost first.
+
+The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
+Timeout, Telemetry. The layers that this version does not have yet are absent, not faked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prosody.middleware.base import Call, Layer, compose
+from prosody.middleware.dead_letter import DeadLetter, DeadLetterWriter
+from prosody.middleware.invoke import Invoke
+from prosody.middleware.log_and_skip import LogAndSkip
+from prosody.middleware.permits import Permits
+from prosody.middleware.retry import Retry
+from prosody.middleware.shutdown import Shutdown
+from prosody.middleware.timeout import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prosody.config import Config
+    from prosody.model.handler import HandlerMethods
+    from prosody.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A mode's way from an admitted event to the handler."""
+
+    call: Call
+    permits: Permits
+    timeout: Timeout
+    takes_undecodable: bool
+    """Whether records that cannot be decoded go through the stack, to end as dead letters."""
+    takes_excise: bool
+    """Whether the handler wants records without a value."""
+
+
+def build(
+    config: Config,
+    methods: HandlerMethods,
+    runtime: Runtime,
+    torn_down: Callable[[], bool],
+    dead_letters: DeadLetterWriter | None,
+) -> Stack:
+    """The stack of ``config.mode``. ``dead_letters`` is needed in low-latency mode only."""
+    retry = config.retry
+    permits = Permits(config.consumer.max_concurrency)
+    timeout = Timeout(config.consumer.timeout, runtime)
+
+    def forever() -> Retry:
+        return Retry(retry.retry_base, retry.max_retry_delay, runtime)
+
+    def limited() -> Retry:
+        return Retry(retry.retry_base, retry.max_retry_delay, runtime, retry.max_retries)
+
+    innermost: list[Layer] = [Shutdown(), permits, timeout]
+    layers: list[Layer]
+    if config.mode == "pipeline":
+        layers = [forever(), *innermost]
+    elif config.mode == "low-latency":
+        assert dead_letters is not None, "low-latency mode has a failure topic"
+        layers = [DeadLetter(dead_letters), limited(), *innermost]
+    else:
+        layers = [LogAndSkip(), *innermost]
+    return Stack(
+        call=compose(layers, Invoke(methods, torn_down).call),
+        permits=permits,
+        timeout=timeout,
+        takes_undecodable=config.mode == "low-latency",
+        takes_excise=methods.on_excise is not None,
+    )

@@ -1,0 +1,52 @@
+"""How a run ended, and which exceptions mean what."""
+
+from __future__ import annotations
+
+import enum
+
+from prosody.errors import EventHandlerError
+
+
+class Kind(enum.Enum):
+    """What is to become of an event after a run."""
+
+    SUCCESS = "success"
+    """Finished."""
+    TRANSIENT = "transient"
+    """Failed; retrying may help."""
+    PERMANENT = "permanent"
+    """Failed; retrying cannot help. Finished."""
+    DEFERRED = "deferred"
+    """Stored for later; the offset is finished, the event is not."""
+    ABANDONED = "abandoned"
+    """Shutdown came first: left uncommitted, for the next owner of the partition."""
+
+
+class Outcome:
+    """A kind, and the error that led to it. Immutable by convention; compare ``kind`` with ``is``."""
+
+    __slots__ = ("error", "kind")
+
+    def __init__(self, kind: Kind, error: BaseException | None = None) -> None:
+        self.kind = kind
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.kind.value}{f', {self.error!r}' if self.error else ''})"
+
+
+SUCCESS = Outcome(Kind.SUCCESS)
+ABANDONED = Outcome(Kind.ABANDONED)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """What an exception out of a handler means: transient, unless it says it is permanent.
+
+    An error says so by an attribute ``is_permanent`` that is true, as
+    :class:`~prosody.errors.PermanentError` does and as errors of the reference package do.
+    """
+    if isinstance(error, EventHandlerError):
+        return Outcome(Kind.PERMANENT if error.is_permanent else Kind.TRANSIENT, error)
+    if getattr(error, "is_permanent", False) is True:
+        return Outcome(Kind.PERMANENT, error)
+    return Outcome(Kind.TRANSIENT, error)

@@ -1,0 +1,112 @@
+"""One event on its way through the stack: the internal side of what a handler sees as a context."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from prosody.broker.protocol import Record
+    from prosody.consume.partition import Partition
+    from prosody.model.context import Context
+    from prosody.model.message import ExciseMessage, Message
+
+
+class WorkClass(enum.IntEnum):
+    """Which share of the handler time a run is counted in."""
+
+    NORMAL = 0
+    """First attempts."""
+    FAILURE = 1
+    """Every attempt after a failed one."""
+
+
+class Run:
+    """An admitted event, from its key queue to its end.
+
+    Life cycle: queued -> (waiting for a permit | in the handler | in backoff)* -> finished.
+    ``task`` is set exactly while the handler runs: only then may the run be cancelled.
+    """
+
+    __slots__ = (
+        "attempt",
+        "cancelled",
+        "context",
+        "deadline",
+        "error",
+        "event",
+        "finished",
+        "interruptible",
+        "key",
+        "partition",
+        "record",
+        "task",
+        "work_class",
+    )
+
+    def __init__(
+        self,
+        partition: Partition,
+        record: Record,
+        key: str,
+        event: Message | ExciseMessage | None,
+        error: Exception | None = None,
+    ) -> None:
+        self.partition = partition
+        self.record = record
+        self.key = key
+        self.event = event
+        """What the handler is given; None for a record that cannot be decoded."""
+        self.error = error
+        """Why there is no event."""
+        self.attempt = 0
+        """Handler attempts begun."""
+        self.work_class = WorkClass.NORMAL
+        self.task: asyncio.Task[Any] | None = None
+        """The lane's task while the handler runs in it."""
+        self.context: Context | None = None
+        self.cancelled = False
+        """The present attempt was told to stop: by its timeout, or by a shutdown."""
+        self.deadline = 0.0
+        self.finished = False
+        self.interruptible: asyncio.Future[bool] | None = None
+        """What the run waits for outside the handler (a permit, a backoff); False ends the wait early."""
+
+    def cancel(self) -> None:
+        """Ask the handler to stop: flag, ``on_cancel`` and task cancellation, once per attempt."""
+        task = self.task
+        if task is None or self.cancelled:
+            return
+        self.cancelled = True
+        if self.context is not None:
+            self.context._signal()
+        task.cancel()
+
+    def interrupt(self) -> None:
+        """End a wait outside the handler: a shutdown does not wait for permits or backoffs."""
+        waiting = self.interruptible
+        if waiting is not None and not waiting.done():
+            waiting.set_result(False)
+
+    def finish(self) -> None:
+        """The event has ended; its context is of no more use."""
+        self.finished = True
+        if self.context is not None:
+            self.context._signal()
+
+    def where(self) -> str:
+        """Topic, partition, offset and key, for error texts and logs; a long key is shortened."""
+        tp = self.partition.topic_partition
+        return (
+            f"topic {tp.topic!r} partition {tp.partition} offset {self.record.offset} "
+            f"key {shorten(self.key)}"
+        )
+
+
+def shorten(key: str, limit: int = 80) -> str:
+    """A key as it may stand in a log line: quoted, and cut when long."""
+    if len(key) <= limit:
+        return repr(key)
+    return f"{key[:limit]!r}... ({len(key)} characters)"
