@@ -142,8 +142,8 @@ class PermanentError(EventHandlerError):
 def _reraise_as(
     error_class: type[EventHandlerError], exceptions: tuple[type[BaseException], ...]
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    listed: object
-    for listed in exceptions:
+    named: tuple[Any, ...] = exceptions
+    for listed in named:
         if not (isinstance(listed, type) and issubclass(listed, BaseException)):
             name = error_class.__name__.removesuffix("Error").lower()
             raise TypeError(f"@{name} takes exception classes, got {listed!r}")

@@ -21,6 +21,7 @@ MAX_SHOWN_LENGTH: Final = 80
 HIDDEN: Final = "***"
 """Shown in place of a secret option's value."""
 NO_VALUE: Final = "none"
+_PREFIX: Final = VARIABLE_PREFIX.lower()
 
 
 @dataclass(slots=True)
@@ -92,9 +93,11 @@ def _shown(value: object, option: Option) -> str:
 
 def _unknown(name: str, known: list[str]) -> str:
     # The value is not shown: the option may be a password with its name misspelt.
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower()
-    near = difflib.get_close_matches(snake.removeprefix(VARIABLE_PREFIX.lower()), known, n=1)
-    hint = f"did you mean {near[0]} ({OPTIONS[near[0]].variable})?" if near else "see the README"
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().removeprefix(_PREFIX)
+    spellings = {OPTIONS[option].variable.lower().removeprefix(_PREFIX): option for option in known}
+    spellings |= {option: option for option in known}
+    near = difflib.get_close_matches(snake, spellings, n=1)
+    hint = f"did you mean {OPTIONS[spellings[near[0]]].names}?" if near else "see the README"
     return f"{name} is no option; {hint}"
 
 

@@ -91,6 +91,7 @@ class Lanes:
             if queue.ready:
                 self.wake()
             runs.add(run)
+            run.task = task
             try:
                 outcome = await call(run)
             except asyncio.CancelledError as error:

@@ -96,19 +96,20 @@ class Partition:
         """Move records from the inbox to the key queues while there is room."""
         inbox = self._inbox
         at = self._next
-        if at >= len(inbox):
-            return
+        end = len(inbox)
         tracker = self.tracker
+        if at >= end or tracker.outstanding >= self._shared.max_uncommitted:
+            return
         push = self.queue.push
         shared = self._shared
-        room = shared.max_uncommitted
+        room = shared.max_uncommitted - tracker.outstanding
         runtime = shared.runtime
         is_loop = shared.filters.is_loop
         allows = shared.filters.allows
         now = runtime.monotonic()
         last = tracker.last_admitted
         before = -1 if last is None else last
-        while at < len(inbox) and tracker.outstanding < room:
+        while at < end and room > 0:
             record = inbox[at]
             at += 1
             offset = record.offset
@@ -123,42 +124,47 @@ class Partition:
             try:
                 key = decode_key(record)
                 if record.value is None:
-                    self._admit_excise(record, key)
+                    room -= self._admit_excise(record, key)
                     continue
                 message = decode_message(record, key, runtime)
             except UndecodableError as error:
-                self._admit_undecodable(record, error)
+                room -= self._admit_undecodable(record, error)
                 continue
             if allows(message.payload):
                 push(key, Run(self, record, key, message))
+                room -= 1
             else:
                 tracker.complete(offset)
-        if at >= len(inbox):
+        if at >= end:
             self._inbox = ()
             at = 0
             shared.want_records()
         self._next = at
 
-    def _admit_excise(self, record: Record, key: str) -> None:
+    def _admit_excise(self, record: Record, key: str) -> bool:
+        """Queue a record without a value, or be done with it; whether it took a place."""
         if self._shared.stack.takes_excise:
             event = decode_excise(record, key, self._shared.runtime)
             self.queue.push(key, Run(self, record, key, event))
-            return
+            return True
         _log.info(
             "record without a value skipped, the handler has no on_excise: %s offset %d",
             self.name,
             record.offset,
         )
         self.tracker.complete(record.offset)
+        return False
 
-    def _admit_undecodable(self, record: Record, error: UndecodableError) -> None:
+    def _admit_undecodable(self, record: Record, error: UndecodableError) -> bool:
+        """Queue a record for the dead letters, or be done with it; whether it took a place."""
         _log.error("record cannot be decoded: %s offset %d: %s", self.name, record.offset, error)
         if self._shared.stack.takes_undecodable:
             # The raw key keeps its place among the other records of that key.
             key = (record.key or b"").decode("utf-8", "backslashreplace")
             self.queue.push(key, Run(self, record, key, None, error))
-        else:
-            self.tracker.complete(record.offset)
+            return True
+        self.tracker.complete(record.offset)
+        return False
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """A run is over: its key is free, and its offset done unless it was abandoned."""

@@ -42,8 +42,9 @@ class Invoke:
             context = run.context = Context(run)
         run.attempt += 1
         run.cancelled = False
-        run.task = task = asyncio.current_task()
+        task = run.task
         assert task is not None, "a stack runs in a lane's task"
+        run.handling = True
         try:
             pending = method(context, event)
             if not hasattr(pending, "__await__"):
@@ -63,7 +64,7 @@ class Invoke:
         else:
             outcome = SUCCESS
         finally:
-            run.task = None
+            run.handling = False
         if task.cancelling():
             await _absorb_cancellation(task)
         return outcome

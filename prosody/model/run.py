@@ -27,7 +27,7 @@ class Run:
     """An admitted event, from its key queue to its end.
 
     Life cycle: queued -> (waiting for a permit | in the handler | in backoff)* -> finished.
-    ``task`` is set exactly while the handler runs: only then may the run be cancelled.
+    ``handling`` is true exactly while the handler runs: only then may the run be cancelled.
     """
 
     __slots__ = (
@@ -38,6 +38,7 @@ class Run:
         "error",
         "event",
         "finished",
+        "handling",
         "interruptible",
         "key",
         "partition",
@@ -65,7 +66,8 @@ class Run:
         """Handler attempts begun."""
         self.work_class = WorkClass.NORMAL
         self.task: asyncio.Task[Any] | None = None
-        """The lane's task while the handler runs in it."""
+        """The lane's task, in which the stack and the handler run."""
+        self.handling = False
         self.context: Context | None = None
         self.cancelled = False
         """The present attempt was told to stop: by its timeout, or by a shutdown."""
@@ -76,13 +78,13 @@ class Run:
 
     def cancel(self) -> None:
         """Ask the handler to stop: flag, ``on_cancel`` and task cancellation, once per attempt."""
-        task = self.task
-        if task is None or self.cancelled:
+        if not self.handling or self.cancelled:
             return
+        assert self.task is not None, "a handler runs in a lane"
         self.cancelled = True
         if self.context is not None:
             self.context._signal()
-        task.cancel()
+        self.task.cancel()
 
     def interrupt(self) -> None:
         """End a wait outside the handler: a shutdown does not wait for permits or backoffs."""
