@@ -53,8 +53,8 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     h = _MURMUR_SEED ^ length
     words = length >> 2
-    for k in struct.unpack_from(f"<{words}I", data):
-        k = k * _MURMUR_M & _MASK
+    for word in struct.unpack_from(f"<{words}I", data):
+        k = word * _MURMUR_M & _MASK
         k = (k ^ k >> 24) * _MURMUR_M & _MASK
         h = (h * _MURMUR_M & _MASK) ^ k
     rest = data[words << 2 :]

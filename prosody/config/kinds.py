@@ -238,7 +238,7 @@ class Choice(Kind):
                 raise RefusedError(f"its case is wrong; write {near[0]!r}")
             near = difflib.get_close_matches(text, self.words, n=1)
             raise RefusedError(
-                f"it is unknown; did you mean {near[0]!r}?" if near else "it is unknown"
+                f"it is unknown; perhaps {near[0]!r} is meant" if near else "it is unknown"
             )
         return None if text == self.no_value else text
 

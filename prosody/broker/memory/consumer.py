@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from typing import TYPE_CHECKING
@@ -159,7 +160,8 @@ class MemoryConsumer:
 
     async def _do(self, step: Step) -> None:
         listener = self._listener
-        assert listener is not None and self._member is not None
+        assert listener is not None
+        assert self._member is not None
         partitions = step.partitions
         try:
             if step.kind == "assign":
@@ -321,11 +323,9 @@ class MemoryConsumer:
         if running is loop:
             callback()
             return
-        try:
+        # It raises when the loop is closed: that member is a ghost, which the next rebalance removes.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            # The loop is closed: a ghost, which the next rebalance removes.
-            pass
 
     # -- state --------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import ProducerSettings
     from prosody.runtime import Runtime
 
-_SENDS_PER_TURN = 32
+_SENDS_PER_TURN = 100
 """After so many sends the loop may run: a program that only sends must not stop everybody else.
 More often would cost more than the sends themselves."""
 
@@ -35,7 +35,9 @@ class MemoryProducer:
     ) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._runtime = runtime
+        self._partitioner = settings.partitioner
+        self._wall = runtime.wall
+        self._random = runtime.random
         self._auto_create_topics = auto_create_topics
         self._state = "not started"
         self._sends = 0
@@ -43,7 +45,8 @@ class MemoryProducer:
     async def start(self) -> None:
         if self._state != "not started":
             raise BrokerError("this producer was started before; make a new one", retriable=False)
-        self._call("start")
+        if (on_call := self._cluster.on_call) is not None:
+            on_call("start", self._settings.client_id)
         self._state = "running"
 
     async def send(
@@ -56,14 +59,16 @@ class MemoryProducer:
         timestamp_ms: int | None = None,
         timeout_s: float | None = None,
     ) -> SentRecord:
-        self._call("send")
+        if (on_call := self._cluster.on_call) is not None:
+            on_call("send", self._settings.client_id)
         if self._state != "running":
             raise BrokerError(f"this producer is {self._state}", retriable=False)
         cluster = self._cluster
         size = (len(key) if key else 0) + (len(value) if value else 0)
         if headers:
             headers = tuple(headers)
-            size += sum(len(name) + len(content or b"") for name, content in headers)
+            for name, content in headers:
+                size += len(name) + (len(content) if content else 0)
         if size > cluster.max_record_bytes:
             raise BrokerError(
                 f"record of {size} bytes for topic {topic!r} is larger than the "
@@ -71,7 +76,7 @@ class MemoryProducer:
                 retriable=False,
             )
         if timestamp_ms is None:
-            timestamp_ms = int(self._runtime.wall() * 1000)
+            timestamp_ms = int(self._wall() * 1000)
         with cluster.lock:
             logs = cluster.logs(topic)
             if not logs:
@@ -79,9 +84,7 @@ class MemoryProducer:
                     raise BrokerError(f"topic {topic!r} does not exist", retriable=True)
                 cluster.create_topic(topic)
                 logs = cluster.logs(topic)
-            partition = partition_for(
-                self._settings.partitioner, key, len(logs), self._runtime.random
-            )
+            partition = partition_for(self._partitioner, key, len(logs), self._random)
             offset = logs[partition].append(timestamp_ms, key, value, headers)
         self._sends += 1
         if self._sends % _SENDS_PER_TURN == 0:
@@ -91,7 +94,3 @@ class MemoryProducer:
 
     async def stop(self) -> None:
         self._state = "stopped"
-
-    def _call(self, name: str) -> None:
-        if (on_call := self._cluster.on_call) is not None:
-            on_call(name, self._settings.client_id)

@@ -1,0 +1,105 @@
+# Needs: Python 3.11+, make, a C compiler, and for the real services Java 17 and Maven.
+# Everything is installed into $(VENV), in the versions of requirements/lock.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements/lock.txt
+# A build that changes any of these is out of date.
+BUILD_INPUTS := pyproject.toml setup.py requirements/lock.txt $(wildcard prosody/_core/*_c.pyx prosody/_core/*_c.pxd)
+WHICH_HALF := import prosody._core as core; print("prosody core:", core.IMPLEMENTATION, core.FALLBACK_REASON or "")
+# No half at all, or the wrong one, ends the run: the tests must not quietly test one half twice.
+COMPILED_HALF := import sys, prosody._core as core; sys.exit(core.FALLBACK_REASON)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo demo-kafka test lint bench services services-stop build lock clean distclean
+
+help:
+	@echo "make demo           the main job on the embedded in-memory broker"
+	@echo "make demo-kafka     the same on a real Apache Kafka, started and stopped here"
+	@echo "make test           all tests, both halves of the core, real services included"
+	@echo "make lint           ruff and mypy"
+	@echo "make bench          the benchmarks"
+	@echo "make services       start Kafka and Cassandra and print the variables that point tests at them"
+	@echo "make services-stop  end them"
+	@echo "make build          sdist and wheel into dist/"
+	@echo "make lock           resolve the dependencies again and write requirements/lock.txt"
+	@echo "make clean          remove what was built;  make distclean: the virtual environment too"
+	@echo "PYTHON=python3.13 picks the interpreter, VENV=folder the environment, ARGS=... is passed on."
+
+demo: $(VENV)/.base
+	@$(PY) -m demo $(ARGS)
+
+demo-kafka: $(VENV)/.base
+	@$(PY) -m demo --kafka $(ARGS)
+
+# PROSODY_PURE_PYTHON is set or unset here, whatever the caller's environment says, so that both halves run.
+test: export PROSODY_REQUIRE_EXTENSIONS = 1
+test: $(VENV)/.dev
+	env -u PROSODY_PURE_PYTHON $(PY) -c '$(COMPILED_HALF)'
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
+	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real and not packaging" $(ARGS)
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(VENV)/.dev
+	$(PY) -m benchmarks $(ARGS)
+
+services: $(VENV)/.base
+	@$(PY) -m tools.services start $(ARGS)
+
+services-stop: $(VENV)/.base
+	@$(PY) -m tools.services stop $(ARGS)
+
+build: $(VENV)/.dev
+	$(PY) -m build --no-isolation --outdir dist .
+
+# The newest versions that the ranges of pyproject.toml allow, found in an environment of its own.
+# Then run make test, and commit the file.
+lock:
+	rm -rf .cache/lock
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --upgrade pip
+	.cache/lock/bin/python -m pip install --quiet --group build --group dev ".[demo,otlp,uvloop]"
+	{ echo "# Made by 'make lock'; a pip constraints file. Everything that make demo and make test install."; \
+	  .cache/lock/bin/python -m pip freeze --all --exclude prosody-asyncio; } > .cache/lock.txt
+	mv .cache/lock.txt requirements/lock.txt
+	rm -rf .cache/lock
+
+clean:
+	rm -rf build dist prosody_asyncio.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f prosody/_core/*_c.c prosody/_core/*_c.html prosody/_core/*_c.*.so prosody/_core/*_c.*.pyd
+	rm -f $(VENV)/.base $(VENV)/.dev
+
+distclean: clean
+	rm -rf $(VENV)
+
+# The virtual environment in three steps, each a stamp: a second call does nothing.
+
+$(VENV)/.made:
+	@echo "making the virtual environment $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.x")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) pip setuptools cython
+	@touch $@
+
+# Editable: the demo and the tests run from the checkout, whose folder stands first on the path.
+$(VENV)/.base: $(VENV)/.made $(BUILD_INPUTS)
+	@echo "installing prosody and compiling its core"
+	@$(PIP_INSTALL) pip setuptools cython
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[demo]"
+	@$(PY) -c '$(WHICH_HALF)'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "installing the tools for tests and lint"
+	@$(PIP_INSTALL) --group dev
+	@touch $@

@@ -1,0 +1,116 @@
+"""What we use of aiokafka's private parts is still there; a rename turns these red, not production."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+
+from prosody.broker.kafka import internals
+from prosody.broker.protocol import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def consumer() -> AsyncIterator[Any]:
+    """A consumer as after start(), but without any broker."""
+    consumer = AIOKafkaConsumer(group_id="g")
+    consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
+    consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
+    yield consumer
+    await internals.abandon_consumer(consumer, 1.0)
+
+
+async def test_membership(consumer: Any) -> None:
+    fresh = internals.membership(consumer)
+    consumer._coordinator.generation, consumer._coordinator.member_id = 3, "me"
+    assert internals.membership(consumer) == (3, "me")
+    consumer._coordinator.reset_generation()
+    assert internals.membership(consumer) == fresh
+
+
+async def test_a_waiter_during_a_rebalance_waits_for_its_end(consumer: Any) -> None:
+    assert internals.is_reassigning(consumer)
+    future = internals.waiter(consumer)
+    consumer._subscription._notify_assignment_waiters()
+    assert future.done()
+
+
+async def test_a_waiter_otherwise_waits_for_records(consumer: Any) -> None:
+    consumer._subscription.assign_from_user([TopicPartition("t", 0)])
+    assert not internals.is_reassigning(consumer)
+    future = internals.waiter(consumer)
+    assert future in consumer._fetcher._fetch_waiters
+    future.set_result(None)
+    await asyncio.sleep(0)
+    assert future not in consumer._fetcher._fetch_waiters
+
+
+async def test_waiting_counts_as_polling_also_when_cancelled(consumer: Any) -> None:
+    subscription = consumer._subscription
+    before = subscription._last_fetch_ended = -1000.0
+    waiting = asyncio.create_task(
+        internals.wait_as_poller(consumer, asyncio.get_running_loop().create_future())
+    )
+    await asyncio.sleep(0)
+    assert subscription.fetcher_idle_time == 0
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    assert subscription._fetch_count == 0
+    assert subscription._last_fetch_ended > before
+
+
+async def test_the_coordinators_errors_can_be_asked_for(consumer: Any) -> None:
+    consumer._coordinator._pending_exception = ValueError("told")
+    with pytest.raises(ValueError, match="told"):
+        internals.raise_coordination_error(consumer)
+
+
+async def test_names_used_only_on_a_real_cluster(consumer: Any) -> None:
+    for name in (
+        "ensure_coordinator_known",
+        "_do_commit_offsets",
+        "fetch_committed_offsets",
+        "_maybe_leave_group",
+    ):
+        assert callable(getattr(consumer._coordinator, name))
+    assert hasattr(consumer._fetcher, "_max_partition_fetch_bytes")
+    assert callable(consumer._client.fetch_all_metadata)
+
+
+async def test_others_first(consumer: Any) -> None:
+    one, two = TopicPartition("t", 0), TopicPartition("t", 1)
+    consumer._fetcher._records.update({one: object(), two: object()})
+    internals.let_others_first(consumer, one)
+    assert list(consumer._fetcher._records) == [two, one]
+    consumer._fetcher._records.clear()
+    internals.let_others_first(consumer, one)
+
+
+async def test_an_abandoned_consumer_leaves_no_task() -> None:
+    before = asyncio.all_tasks()
+    consumer = AIOKafkaConsumer(group_id="g")
+    consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
+    consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
+    assert asyncio.all_tasks() - before
+    await internals.abandon_consumer(consumer, 1.0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_producer_has_what_is_used() -> None:
+    producer = AIOKafkaProducer()
+    assert not internals.sender_is_dead(producer)
+    task = producer._sender._sender_task = asyncio.create_task(asyncio.sleep(60))
+    assert not internals.sender_is_dead(producer)
+    internals.freeze_producer(producer)
+    internals.freeze_producer(producer)
+    assert task.cancelling() == 1
+    await internals.abandon_producer(producer, 1.0)
+    assert internals.sender_is_dead(producer)
+    assert producer.client.cluster.partitions_for_topic("t") is None

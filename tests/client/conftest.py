@@ -1,0 +1,40 @@
+"""The behaviour tests run over the embedded broker and over a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prosody.broker.kafka import KafkaBroker
+from prosody.broker.memory import MemoryBroker, MemoryCluster
+from prosody.runtime import SystemRuntime
+from tests.client.support import Place
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left() -> AsyncIterator[None]:
+    """A test that leaves a task behind has found a leak."""
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
+async def place(
+    request: pytest.FixtureRequest, no_task_is_left: None
+) -> AsyncIterator[Place]:
+    runtime = SystemRuntime()
+    if request.param == "memory":
+        broker = MemoryBroker(MemoryCluster(), runtime=runtime, auto_create_topics=False)
+        found = Place(broker, mock=True)
+    else:
+        bootstrap = request.getfixturevalue("kafka_bootstrap")
+        found = Place(KafkaBroker((bootstrap,), runtime=runtime), mock=False)
+    yield found
+    await found.close()

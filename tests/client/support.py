@@ -1,0 +1,180 @@
+"""A place where clients live (one of the two brokers), and handlers that remember."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from prosody import Context, Message, ProsodyClient
+from prosody.broker.protocol import Broker, ConsumerSettings, ProducerSettings, TopicPartition
+from prosody.config import Config
+from prosody.runtime import SystemRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+DEADLINE_S = 30.0
+_numbers = itertools.count(1)
+
+
+def unique(prefix: str) -> str:
+    """A name no other test uses, on a broker that outlives tests."""
+    return f"{prefix}-{os.getpid()}-{next(_numbers)}"
+
+
+class Place:
+    """A broker, and what tests do on it besides being a client."""
+
+    def __init__(self, broker: Broker, *, mock: bool) -> None:
+        self.broker = broker
+        self.mock = mock
+        self.topic = unique("orders")
+        self.group = unique("service")
+        self._clients: list[ProsodyClient] = []
+
+    async def create_topic(self, name: str | None = None, partitions: int = 4) -> str:
+        name = name or self.topic
+        admin = self.broker.admin()
+        try:
+            await admin.create_topic(name, partitions=partitions)
+        finally:
+            await admin.stop()
+        return name
+
+    def client(self, **options: Any) -> ProsodyClient:
+        """A client of this place's group and topic, in best-effort mode unless said otherwise."""
+        values: dict[str, Any] = {
+            "group_id": self.group,
+            "subscribed_topics": self.topic,
+            "source_system": "tests",
+            "mode": "best-effort",
+            "send_timeout": 20.0,
+            "commit_interval": 0.05,
+            "shutdown_timeout": 5.0,
+            "session_timeout": 10.0,
+            "bootstrap_servers": "unused:9092",
+            "mock": self.mock,
+            "telemetry_enabled": False,
+            **options,
+        }
+        client = ProsodyClient.from_parts(Config.load(values, {}), self.broker, SystemRuntime())
+        self._clients.append(client)
+        return client
+
+    async def put(
+        self,
+        value: Any,
+        *,
+        key: bytes | None = b"k",
+        headers: tuple[tuple[str, bytes | None], ...] = (),
+        topic: str | None = None,
+    ) -> None:
+        """Write one raw record: bytes and None as they are, anything else as JSON."""
+        if value is not None and not isinstance(value, bytes):
+            value = json.dumps(value).encode()
+        producer = self.broker.producer(ProducerSettings("raw", None, "crc32"))
+        await producer.start()
+        try:
+            await producer.send(
+                topic or self.topic, key=key, value=value, headers=headers, timeout_s=DEADLINE_S
+            )
+        finally:
+            await producer.stop()
+
+    async def put_many(self, records: list[tuple[bytes, Any]]) -> None:
+        """Write JSON records concurrently, in this order for each partition."""
+        producer = self.broker.producer(ProducerSettings("raw", None, "crc32"))
+        await producer.start()
+        try:
+            await asyncio.gather(
+                *(
+                    producer.send(
+                        self.topic, key=key, value=json.dumps(value).encode(), timeout_s=DEADLINE_S
+                    )
+                    for key, value in records
+                )
+            )
+        finally:
+            await producer.stop()
+
+    async def lag(self, partitions: int = 4) -> int:
+        """How many records of the topic the group has not committed."""
+        consumer = self.broker.consumer(
+            ConsumerSettings(self.group, "looker", 10.0, 10.0, 2**20, "roundrobin", 60.0)
+        )
+        looked_at = [TopicPartition(self.topic, p) for p in range(partitions)]
+        await consumer.start([self.topic], _Nobody())
+        try:
+            ends = await consumer.end_offsets(looked_at)
+            committed = await consumer.committed(looked_at)
+        finally:
+            await consumer.stop()
+        return sum(
+            ends[tp] - (note.offset if (note := committed[tp]) is not None else 0)
+            for tp in looked_at
+        )
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.shutdown()
+
+
+class _Nobody:
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None: ...
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
+    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
+
+
+class Recorder:
+    """Remembers what it handled, and faults no handler should ever see."""
+
+    def __init__(
+        self, behave: Callable[[Context, Message], Awaitable[None]] | None = None
+    ) -> None:
+        self.behave = behave
+        self.handled: list[Message] = []
+        self.attempts: list[Message] = []
+        self.running: dict[str, int] = defaultdict(int)
+        self.overlaps = 0
+        self.most_running = 0
+        self._changed = asyncio.Condition()
+
+    async def on_message(self, context: Context, message: Message) -> None:
+        self.attempts.append(message)
+        self.running[message.key] += 1
+        if self.running[message.key] > 1:
+            self.overlaps += 1
+        self.most_running = max(self.most_running, sum(self.running.values()))
+        try:
+            if self.behave is not None:
+                await self.behave(context, message)
+            self.handled.append(message)
+        finally:
+            self.running[message.key] -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def until(self, condition: Callable[[Recorder], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S), self._changed:
+            await self._changed.wait_for(lambda: condition(self))
+
+    async def until_handled(self, count: int) -> None:
+        await self.until(lambda r: len(r.handled) >= count)
+
+    def by_key(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = defaultdict(list)
+        for message in self.handled:
+            found[message.key].append(message.payload)
+        return dict(found)
+
+
+async def eventually(look: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Look again and again: for what a broker knows and nobody announces."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not await look():
+            await asyncio.sleep(0.02)
+    assert await look(), what

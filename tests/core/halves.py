@@ -1,0 +1,24 @@
+"""The halves of the core by name.
+
+The picker in ``prosody._core`` is not asked, because it would quietly hand out the twin twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+HALVES = {"cython": "c", "python": "py"}
+STRUCTURES = {"KeyQueue": "key_queue", "OffsetTracker": "offset_tracker"}
+
+
+def core_class(half: str, name: str) -> Any:
+    """The class ``name`` of one half; a half that is not there fails whoever asks for it."""
+    module = f"prosody._core.{STRUCTURES[name]}_{HALVES[half]}"
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as missing:
+        # A failure that says what to do, and never a skip: a skip would hide the missing half.
+        pytest.fail(f"the {half} half is missing, build the extensions first: {missing}")

@@ -1,0 +1,166 @@
+"""The key queue and the offset tracker as one would explain them: no care for speed or memory."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+
+class NaiveKeyQueue:
+    """A list of (key, entry) in order of pushing, a list of ready keys, and who is in flight."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Hashable, Any]] = []
+        self.ready_keys: list[Hashable] = []
+        self.flying: dict[Hashable, None] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"KeyQueue(queued={self.queued}, in_flight={self.in_flight}, "
+            f"ready={self.ready}, keys={self.keys})"
+        )
+
+    @property
+    def queued(self) -> int:
+        return len(self.entries)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.flying)
+
+    @property
+    def ready(self) -> int:
+        return len(self.ready_keys)
+
+    @property
+    def keys(self) -> int:
+        return len({key for key, _ in self.entries} | set(self.flying))
+
+    def _first(self, key: Hashable) -> int | None:
+        for index, (other, _) in enumerate(self.entries):
+            if other is key or other == key:
+                return index
+        return None
+
+    def push(self, key: Hashable, entry: Any) -> bool:
+        if entry is None:
+            raise ValueError("push: entry must not be None, which pop answers for 'nothing ready'")
+        self.flying.get(key)  # refuses what cannot be hashed
+        ready = key not in self.flying and self._first(key) is None
+        self.entries.append((key, entry))
+        if ready:
+            self.ready_keys.append(key)
+        return ready
+
+    def pop(self) -> Any:
+        if not self.ready_keys:
+            return None
+        key = self.ready_keys.pop(0)
+        index = self._first(key)
+        assert index is not None
+        self.flying[key] = None
+        return self.entries.pop(index)[1]
+
+    def done(self, key: Hashable) -> bool:
+        self.flying.get(key)  # refuses what cannot be hashed
+        if key not in self.flying:
+            raise KeyError(f"done: nothing of key {key!r} is in flight")
+        del self.flying[key]
+        if self._first(key) is None:
+            return False
+        self.ready_keys.append(key)
+        return True
+
+    def clear(self) -> list[Any]:
+        dropped = [entry for _, entry in self.entries]
+        self.entries = []
+        self.ready_keys = []
+        return dropped
+
+    def check_valid(self) -> None:
+        pass
+
+
+class NaiveOffsetTracker:
+    """Everything ever admitted and everything ever finished, and all answers worked out anew."""
+
+    def __init__(self) -> None:
+        self.admitted: dict[int, float] = {}
+        self.finished: set[int] = set()
+
+    def __repr__(self) -> str:
+        return (
+            f"OffsetTracker(committable={self.committable}, outstanding={self.outstanding}, "
+            f"finished_ahead={self.finished_ahead}, last_admitted={self.last_admitted})"
+        )
+
+    @property
+    def unfinished(self) -> list[int]:
+        return sorted(set(self.admitted) - self.finished)
+
+    @property
+    def committable(self) -> int | None:
+        if not self.admitted:
+            return None
+        return min(self.unfinished, default=max(self.admitted) + 1)
+
+    @property
+    def outstanding(self) -> int:
+        return len(self.unfinished)
+
+    @property
+    def finished_ahead(self) -> int:
+        committable = self.committable
+        return sum(committable is not None and offset > committable for offset in self.finished)
+
+    @property
+    def last_admitted(self) -> int | None:
+        return max(self.admitted, default=None)
+
+    def admit(self, offset: int, now: float) -> None:
+        if type(offset) is not int:
+            raise TypeError(f"admit: offset must be an int, not {type(offset).__name__}")
+        if type(now) not in (int, float):
+            raise TypeError(f"admit: now must be a float, not {type(now).__name__}")
+        try:
+            seconds = float(now)
+        except OverflowError:
+            seconds = float("inf") if now > 0 else float("-inf")
+        if not isfinite(seconds):
+            raise ValueError(f"admit: now must be finite, not {seconds}")
+        if not 0 <= offset < 2**63:
+            raise ValueError(
+                f"admit: offset must lie between 0 and 9223372036854775807, not {shown(offset)}"
+            )
+        last = self.last_admitted
+        if last is not None and offset <= last:
+            raise ValueError(f"admit: offset {offset} is not above the last admitted one, {last}")
+        self.admitted[offset] = seconds
+
+    def complete(self, offset: int) -> bool:
+        if type(offset) is not int:
+            raise TypeError(f"complete: offset must be an int, not {type(offset).__name__}")
+        if offset not in self.admitted or offset in self.finished:
+            raise ValueError(
+                f"complete: offset {shown(offset)} is not outstanding: it was never admitted or "
+                f"is finished already (committable {self.committable}, "
+                f"last admitted {self.last_admitted})"
+            )
+        before = self.committable
+        self.finished.add(offset)
+        return self.committable != before
+
+    def oldest(self) -> tuple[int, float] | None:
+        for offset in self.unfinished:
+            return offset, self.admitted[offset]
+        return None
+
+    def check_valid(self) -> None:
+        pass
+
+
+def shown(offset: int) -> str:
+    return f"an int of {offset.bit_length()} bits" if offset.bit_length() > 64 else f"{offset}"

@@ -1,0 +1,193 @@
+"""A test of the tests: each of these faults, put into the pure half, is seen beside the naive model.
+
+``check_valid`` is not asked here: the answers alone must give the fault away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.core.naive_models import NaiveKeyQueue, NaiveOffsetTracker
+from tests.core.side_by_side import SideBySide
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CALLS = 3_000
+
+KEY_QUEUE_MUTANTS = {
+    "single flight dropped": (
+        "            state.number = self._pushes\n",
+        "            state.number = self._pushes\n            self._ready.append(state)\n",
+    ),
+    "flight not marked": ("state.in_flight = True", "pass"),
+    "last in, first out": ("state.rest.popleft()", "state.rest.pop()"),
+    "newest ready key first": ("self._ready.popleft()", "self._ready.pop()"),
+    "a key that is done jumps the others": (
+        "            self._ready.append(state)\n        else:\n            del",
+        "            self._ready.appendleft(state)\n        else:\n            del",
+    ),
+    "an idle key remembered": ("del self._keys[state.key]", "pass"),
+    "a busy key forgotten": ("ready = state.head is not None", "ready = False"),
+    "done of what is not in flight": (
+        "if state is None or not state.in_flight",
+        "if state is None",
+    ),
+    "flights not counted down": ("self._in_flight -= 1", "pass"),
+    "None taken for an entry": ("if entry is None", "if entry is NotImplemented"),
+    "a pushed key always called ready": (
+        "return ready\n\n    def pop",
+        "return True\n\n    def pop",
+    ),
+    "clear out of order": ("numbered.sort(key=_number)", "pass"),
+    "clear loses followers": ("numbered.extend(state.rest)", "pass"),
+    "clear drops what is in flight": (
+        "            if state.in_flight:\n",
+        "            if False:\n",
+    ),
+    "clear leaves keys ready": ("self._ready.clear()", "pass"),
+    "clear leaves entries queued": (
+        "            state.head = None\n            state.rest = None\n",
+        "            pass\n",
+    ),
+    "clear does not count": ("self._queued = 0\n        for", "for"),
+}
+
+OFFSET_TRACKER_MUTANTS = {
+    "committable one too far at the end": ("self._last_admitted + 1)", "self._last_admitted + 2)"),
+    "committable one too far in the middle": (
+        "next(iter(outstanding), self._last_admitted + 1)",
+        "next(iter(outstanding), self._last_admitted) + 1",
+    ),
+    "committable at the last finished": (
+        "next(iter(outstanding), self._last_admitted + 1)",
+        "offset + 1",
+    ),
+    "committable regresses": ("if not outstanding:", "if self._admitted % 7 == 0:"),
+    "every completion moves": ("if offset != self._committable:", "if offset is None:"),
+    "no completion moves": (
+        "            return False\n",
+        "            return False\n        return False\n",
+    ),
+    "an offset admitted twice": (
+        "if not self._last_admitted < offset",
+        "if not self._last_admitted <= offset",
+    ),
+    "an offset completed twice": (
+        "if offset not in outstanding:",
+        "if offset > self._last_admitted:",
+    ),
+    "an offset never admitted completed": (
+        '            raise ValueError(\n                f"complete',
+        '            return False\n            raise ValueError(\n                f"complete',
+    ),
+    "a completion forgotten": ("del outstanding[offset]", "outstanding.move_to_end(offset)"),
+    "finished counts the outstanding": (" - len(self._outstanding)\n", "\n"),
+    "time of the newest": (
+        "in self._outstanding.items()",
+        "in reversed(self._outstanding.items())",
+    ),
+    "time not kept": ("(self._admitted, now)", "(self._admitted, 0.0)"),
+    "the highest offset refused": (
+        "offset <= MAX_OFFSET:\n            self",
+        "offset < MAX_OFFSET:\n            self",
+    ),
+    "an offset too high taken": (
+        "< offset <= MAX_OFFSET:\n            self",
+        "< offset:\n            self",
+    ),
+    "nan taken for a time": ("if not -inf < now < inf", "if now in (-inf, inf)"),
+    "infinity taken for a time": ("if not -inf < now < inf", "if now != now"),
+    "True taken for an offset": (
+        'if type(offset) is not int:\n            raise TypeError(f"admit',
+        'if not isinstance(offset, int):\n            raise TypeError(f"admit',
+    ),
+    "admissions miscounted": ("self._admitted += 1", "self._admitted += 1 + (offset % 5 == 0)"),
+}
+
+
+def key_queue_calls(chance: random.Random, naive: NaiveKeyQueue) -> Iterator[tuple[Any, ...]]:
+    keys = ["", "a", "b", 1, True, ("a", 1)]
+    yield "push", "a", None
+    for number in range(CALLS):
+        flying = list(naive.flying)
+        yield chance.choice(
+            [
+                ("push", chance.choice(keys), number),
+                ("push", chance.choice(keys), number),
+                ("pop",),
+                ("done", chance.choice(flying or keys)),
+                ("done", chance.choice(keys)),
+                ("clear",) if chance.random() < 0.1 else ("pop",),
+            ]
+        )
+
+
+def offset_tracker_calls(
+    chance: random.Random, naive: NaiveOffsetTracker
+) -> Iterator[tuple[Any, ...]]:
+    # The model works everything out anew, so the history is kept short and restarted by the caller.
+    last = -1
+    for _ in range(150):
+        last += chance.choice([1, 1, 1, 2, 7])
+        yield "admit", last, chance.uniform(-5, 5)
+        for _ in range(chance.choice([0, 1, 1, 2])):
+            yield "complete", chance.choice(naive.unfinished or [last])
+            yield ("oldest",)
+        if chance.random() < 0.1:
+            yield "complete", chance.randint(0, last + 2)
+            yield "admit", last, 0.0
+    for refused in (True, -1, 2**63):
+        yield "admit", refused, 0.0
+    for now in (float("nan"), float("inf"), 1):
+        yield "admit", last + 1, now
+    for offset in naive.unfinished:
+        yield "complete", offset
+    yield "admit", 2**63 - 1, 0.0
+    yield "admit", 2**63, 0.0
+
+
+STRUCTURES: dict[str, tuple[str, Any, Any]] = {
+    "KeyQueue": ("key_queue_py", NaiveKeyQueue, key_queue_calls),
+    "OffsetTracker": ("offset_tracker_py", NaiveOffsetTracker, offset_tracker_calls),
+}
+
+
+def differs(name: str, old: str, new: str) -> str | None:
+    """The first difference between the mutant and the naive model, if there is one."""
+    module_name, naive_class, calls = STRUCTURES[name]
+    original = importlib.import_module(f"prosody._core.{module_name}")
+    source = Path(str(original.__file__)).read_text()
+    assert source.count(old) == 1, f"{source.count(old)} places to put the mutation: {old!r}"
+    mutant = ModuleType(original.__name__)
+    exec(compile(source.replace(old, new), f"mutant of {module_name}", "exec"), vars(mutant))
+    for seed in range(3):
+        naive = naive_class()
+        both = SideBySide(name, check=False, naive=naive, mutant=vars(mutant)[name]())
+        try:
+            for call in calls(random.Random(seed), naive):
+                both.call(*call)
+        except AssertionError as difference:
+            return str(difference)
+    return None
+
+
+@pytest.mark.parametrize("name", list(STRUCTURES))
+def test_the_code_as_it_is_shows_no_difference(name: str) -> None:
+    assert differs(name, f"class {name}:", f"class {name}:") is None
+
+
+@pytest.mark.parametrize("mutation", list(KEY_QUEUE_MUTANTS))
+def test_a_mutant_of_the_key_queue_is_found(mutation: str) -> None:
+    assert differs("KeyQueue", *KEY_QUEUE_MUTANTS[mutation]) is not None
+
+
+@pytest.mark.parametrize("mutation", list(OFFSET_TRACKER_MUTANTS))
+def test_a_mutant_of_the_offset_tracker_is_found(mutation: str) -> None:
+    assert differs("OffsetTracker", *OFFSET_TRACKER_MUTANTS[mutation]) is not None
