@@ -50,7 +50,8 @@ lint: $(VENV)/.dev
 	$(PY) -m mypy
 
 bench: $(VENV)/.dev
-	$(PY) -m benchmarks $(ARGS)
+	$(PY) -m pytest -q --benchmark-only $(wildcard benchmarks/bench_*.py)
+	$(PY) -m benchmarks.path $(ARGS)
 
 services: $(VENV)/.base
 	@$(PY) -m tools.services start $(ARGS)
@@ -91,11 +92,12 @@ $(VENV)/.made:
 	@$(PIP_INSTALL) pip setuptools cython
 	@touch $@
 
-# Editable: the demo and the tests run from the checkout, whose folder stands first on the path.
+# Editable: the demo and the tests run from the checkout, whose folder stands first on the path. The
+# build's word of caution about that is left out; a core that does not compile is shown.
 $(VENV)/.base: $(VENV)/.made $(BUILD_INPUTS)
 	@echo "installing prosody and compiling its core"
 	@$(PIP_INSTALL) pip setuptools cython
-	@$(PIP_INSTALL) --no-build-isolation --editable ".[demo]"
+	@PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --no-build-isolation --editable ".[demo]"
 	@$(PY) -c '$(WHICH_HALF)'
 	@touch $@
 

@@ -5,7 +5,7 @@
 """
 
 import os
-import sys
+import warnings
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -42,7 +42,8 @@ class BuildOrFallBack(build_ext):
             if REQUIRED:
                 raise
             self.drop_built(into_work_tree)
-            print(warning(error), file=sys.stderr, flush=True)
+            # Not printed: pip hides what a build prints, and newer ones show what it warns about.
+            warnings.warn(warning(error), stacklevel=1)
 
     def build_extension(self, ext: Extension) -> None:
         from Cython.Build import cythonize  # a missing Cython is one more failed build

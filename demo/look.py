@@ -31,7 +31,10 @@ class Look(Protocol):
     """Reads a topic's offsets."""
 
     async def start(self) -> None:
-        """Connect."""
+        """Connect.
+
+        :raises LookError: the broker cannot be reached.
+        """
         ...
 
     async def offsets(self) -> dict[int, Offsets]:
@@ -89,9 +92,12 @@ class KafkaLook:
         self._admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
         # Without a group: it only asks for the ends of partitions.
         self._consumer = AIOKafkaConsumer(bootstrap_servers=self._servers)
-        async with asyncio.timeout(_LOOK_LIMIT_S):
-            await self._admin.start()
-            await self._consumer.start()
+        try:
+            async with asyncio.timeout(_LOOK_LIMIT_S):
+                await self._admin.start()
+                await self._consumer.start()
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise LookError(f"cannot connect to {','.join(self._servers)}: {error!r}") from error
 
     async def offsets(self) -> dict[int, Offsets]:
         try:

@@ -12,9 +12,9 @@ from demo.settings import HOT_KEY, Settings
 WORK_MS_MIN = 2.0
 WORK_MS_MAX = 5.0
 
-HOT_FROM, HOT_UNTIL = 0.2, 0.6
-"""The part of the run in which the hot key's orders come. Squeezed together they come about twice as
-fast as one after the other can be handled, so they must queue."""
+HOT_FROM, HOT_UNTIL = 0.2, 0.5
+"""The part of the run in which the hot key's orders come. Squeezed together they come nearly twice as
+fast as they are handled one after the other, so they must queue."""
 
 
 class Order(NamedTuple):

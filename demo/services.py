@@ -6,14 +6,14 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from tools.services.kafka import KafkaServer
+from tools.services import KafkaServer
 
 
 @contextlib.contextmanager
 def kafka(say: Callable[[str], None]) -> Iterator[str]:
     """The address of a Kafka; one that was started here is ended and removed at the end.
 
-    :raises tools.services.errors.ServiceError: it could not be started; the text says what to do.
+    :raises tools.services.ServiceError: it could not be started; the text says what to do.
     """
     running = os.environ.get(KafkaServer.variable)
     if running:

@@ -216,8 +216,13 @@ class ProsodyClient:
         consumer = self._consumer
         if consumer is None:
             return
-        await consumer.stop()
-        self._consumer = None
+        try:
+            await consumer.stop()
+        finally:
+            # A stop that failed has ended too; one whose wait was cancelled goes on, and is waited
+            # for by the next call.
+            if consumer.stopped:
+                self._consumer = None
 
     async def _check_failure_topic(self) -> None:
         """A missing failure topic would show only when the first message fails; say it now."""

@@ -104,17 +104,22 @@ class Producer:
 
     async def stop(self) -> None:
         """Deliver what is buffered and close; a later send connects anew."""
+        here = self._loop is asyncio.get_running_loop()
         starting, self._starting = self._starting, None
-        if starting is not None and not starting.done():
-            starting.cancel()
         producer, self._producer = self._producer, None
-        if producer is not None and self._loop is asyncio.get_running_loop():
+        if starting is not None and here:
+            starting.cancel()
+            await asyncio.wait((starting,))
+            if producer is None and not starting.cancelled() and starting.exception() is None:
+                producer = starting.result()  # connected in the very turn of this call
+        if producer is not None and here:
             await producer.stop()
 
     async def _connected(self, loop: asyncio.AbstractEventLoop, topic: str) -> BrokerProducer:
         """The producer of this loop, connected; all sends that come meanwhile share the wait."""
         if self._loop is not loop:
-            if self._loop is not None and not self._loop.is_closed() and self._producer is not None:
+            in_use = self._producer is not None or self._starting is not None
+            if self._loop is not None and not self._loop.is_closed() and in_use:
                 raise ProsodyError(
                     "this client's producer belongs to another running event loop: "
                     "use one client in each loop"
@@ -124,27 +129,42 @@ class Producer:
         if self._starting is None:
             self._starting = loop.create_task(self._start(), name="prosody-producer-start")
             self._starting.add_done_callback(self._started)
+        starting = self._starting
         try:
             async with asyncio.timeout(self._send_timeout_s):
-                # Shielded: one caller's timeout or cancellation must not end the others' wait.
-                return await asyncio.shield(self._starting)
+                # Waited for, not awaited: one caller's timeout or cancellation must not end the
+                # others' wait, and a client that closes meanwhile is no cancellation of the caller.
+                await asyncio.wait((starting,))
         except TimeoutError as error:
             raise SendTimeoutError(
                 f"not connected to the broker within send_timeout ({self._send_timeout_s} s); "
                 f"record for topic {topic!r} was not sent"
             ) from error
+        if starting.cancelled():
+            raise SendError(
+                f"the client was shut down while it connected; record for topic {topic!r} was not sent"
+            )
+        return starting.result()
 
     async def _start(self) -> BrokerProducer:
         producer = self._broker.producer(self._settings)
-        await producer.start()
+        try:
+            await producer.start()
+        except BaseException:
+            # Failed or cancelled: what was half made must not linger.
+            await producer.stop()
+            raise
         return producer
 
     def _started(self, starting: asyncio.Task[BrokerProducer]) -> None:
-        if self._starting is starting:
+        stopped = self._starting is not starting
+        if not stopped:
             self._starting = None
         if starting.cancelled():
             return
         error = starting.exception()
+        if stopped:
+            return  # stop() came meanwhile, and sees to what was made
         if error is None:
             self._producer = starting.result()
         else:
@@ -176,9 +196,12 @@ def _encode(topic: Any, key: Any, payload: Any) -> tuple[bytes, bytes]:
     if not topic:
         raise PayloadError("topic must not be empty")
     try:
+        topic.encode()
         key_bytes = key.encode()
     except UnicodeEncodeError as error:
-        raise PayloadError(f"key cannot be written as UTF-8 (topic {topic!r}): {error}") from error
+        raise PayloadError(
+            f"topic or key cannot be written as UTF-8 (topic {topic!r} key {shorten(key)}): {error}"
+        ) from error
     try:
         return key_bytes, _encode_json(payload).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,9 +1,9 @@
 """A pytest plugin: the real Kafka and Cassandra of a test session.
 
-Each is started when the first test asks for it, on free ports, and ended with the session. PROSODY_TEST_KAFKA and
-PROSODY_TEST_CASSANDRA (``host:port``) point the tests at servers that run already. A server that cannot be
-had fails the tests that need it; it never skips them. After a failed test the logs are kept, and the
-end of the run says where.
+Each is started when the first test asks for it, on free ports, and ended with the session.
+PROSODY_TEST_KAFKA and PROSODY_TEST_CASSANDRA (``host:port``) point the tests at servers that run
+already. A server that cannot be had fails the tests that need it; it never skips them. After a failed
+test the logs are kept, and the end of the run says where.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tools.services.kafka import kafka_answers
 __all__ = ["free_port"]
 
 _FIXTURES = {"cassandra": "cassandra_server", "kafka": "kafka_server"}
-_KINDS: dict[str, type[KafkaServer] | type[CassandraServer]] = {
+_KINDS: dict[str, type[KafkaServer | CassandraServer]] = {
     "cassandra": CassandraServer,
     "kafka": KafkaServer,
 }
@@ -41,14 +41,13 @@ class RealServices:
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Note which servers ``items`` name, and fetch jars now: no test's deadline counts that."""
-        real = any(item.get_closest_marker("real") for item in items)
-        for name, fixture in _FIXTURES.items():
-            if any(fixture in _fixture_names(item) for item in items):
+        for name, kind in _KINDS.items():
+            if any(_FIXTURES[name] in _fixture_names(item) for item in items):
                 self.wanted.add(name)
-            # A real test may also ask for its fixture while it runs.
-            if (real or name in self.wanted) and not os.environ.get(_KINDS[name].variable):
+            used = any(_may_use(item, name) for item in items)
+            if used and not os.environ.get(kind.variable):
                 try:
-                    ensure_jars(name, _KINDS[name].title, _KINDS[name].variable)
+                    ensure_jars(name, kind.title, kind.variable)
                 except ServiceError as error:
                     # Told by the tests that need this server; the others can run.
                     self.problems[name] = error
@@ -86,7 +85,7 @@ class RealServices:
     def mend(self, item: pytest.Item) -> None:
         """Bring back what an earlier test has ended or frozen; fail when a server crashed."""
         for name, server in self.servers.items():
-            if _FIXTURES[name] not in _fixture_names(item) or server.started_in_s is None:
+            if not _may_use(item, name) or server.started_in_s is None:
                 continue
             if server.crashed:
                 pytest.fail(f"{server.title} ended by itself:\n{server.log_tail()}", pytrace=False)
@@ -111,7 +110,12 @@ def _fixture_names(item: pytest.Item) -> list[str]:
     return names
 
 
-def _external(kind: type[KafkaServer] | type[CassandraServer], address: str) -> ExternalServer:
+def _may_use(item: pytest.Item, name: str) -> bool:
+    # A test marked real may also ask for its fixture while it runs.
+    return _FIXTURES[name] in _fixture_names(item) or item.get_closest_marker("real") is not None
+
+
+def _external(kind: type[KafkaServer | CassandraServer], address: str) -> ExternalServer:
     server = ExternalServer(kind.title, kind.variable, address)
     answers = kafka_answers if kind is KafkaServer else cassandra_answers
     if not answers(server.host, server.port):
@@ -143,11 +147,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        real = item.get_closest_marker("real") is not None
-        names = _fixture_names(item)
-        item.config.stash[_KEY].failed |= {
-            name for name, fixture in _FIXTURES.items() if real or fixture in names
-        }
+        item.config.stash[_KEY].failed |= {name for name in _KINDS if _may_use(item, name)}
     return report
 
 

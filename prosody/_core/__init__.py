@@ -28,15 +28,17 @@ class _Half(NamedTuple):
 
 
 def _compiled() -> _Half:
-    from prosody._core import key_queue_c, offset_tracker_c
+    from prosody._core.key_queue_c import KeyQueue
+    from prosody._core.offset_tracker_c import OffsetTracker
 
-    return _Half("cython", None, key_queue_c.KeyQueue, offset_tracker_c.OffsetTracker)
+    return _Half("cython", None, KeyQueue, OffsetTracker)
 
 
 def _pure(reason: str) -> _Half:
-    from prosody._core import key_queue_py, offset_tracker_py
+    from prosody._core.key_queue_py import KeyQueue
+    from prosody._core.offset_tracker_py import OffsetTracker
 
-    return _Half("python", reason, key_queue_py.KeyQueue, offset_tracker_py.OffsetTracker)
+    return _Half("python", reason, KeyQueue, OffsetTracker)
 
 
 def _pick() -> _Half:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from prosody.consume.partition import Partition
+from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,8 +105,8 @@ class Assignment:
 
     def restart(self, partition: Partition, error: BaseException) -> None:
         """A fault of ours met ``partition``: begin it again at its committable offset."""
-        if not partition.running or isinstance(error, asyncio.CancelledError):
-            return  # already on its way out, or the whole loop is
+        if isinstance(error, asyncio.CancelledError) or self._shared.loop.is_closed():
+            return  # the whole loop is on its way out
         _log.critical(
             "internal fault, restarting %s from its last finished offset; please report this",
             partition.name,
@@ -118,13 +119,19 @@ class Assignment:
     async def _restart(self, partition: Partition) -> None:
         # Handlers still running must end before their keys may run again.
         await partition.drain(0.0, self._shutdown_timeout_s)
+        await partition.wait_ended()
         await self._shared.runtime.sleep(_RESTART_DELAY_S)
         tp = partition.topic_partition
         if self._held.get(tp) is not partition:
             return  # revoked in the meantime
-        committable = partition.tracker.committable
-        assert committable is not None, "a fault needs an admitted record"
-        self._consumer.seek(tp, committable)
+        resume_at = partition.resume_at
+        assert resume_at is not None, "a fault needs a record"
+        try:
+            self._consumer.seek(tp, resume_at)
+        except BrokerError as error:
+            # The broker has taken it away already, and is about to say so.
+            _log.warning("not restarted, %s is no longer assigned: %s", partition.name, error)
+            return
         fresh = self._start(tp)
         fresh.committed = partition.committed
         self._shared.want_records()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("prosody.commit")
 
+_INTERVAL_S_MIN = 0.01
+"""A ``commit_interval`` of 0 is legal; it must not make this a loop without rest."""
+
 _RETRY_S = 0.1
 """Pause between tries of a final commit."""
 
@@ -39,7 +42,7 @@ class Committer:
     ) -> None:
         self._consumer = consumer
         self._assignment = assignment
-        self._interval_s = interval_s
+        self._interval_s = max(interval_s, _INTERVAL_S_MIN)
         self._runtime = runtime
         self._lock = asyncio.Lock()
         self._failing = False
@@ -74,7 +77,9 @@ class Committer:
         moved: dict[TopicPartition, tuple[Partition, int]] = {}
         for partition in partitions:
             offset = partition.to_commit()
-            if offset is not None:
+            # One that was lost while others drained would make the broker refuse the whole commit.
+            held = self._assignment.get(partition.topic_partition) is partition
+            if held and offset is not None:
                 moved[partition.topic_partition] = (partition, offset)
         if not moved:
             return True

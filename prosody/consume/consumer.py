@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 from typing import TYPE_CHECKING
@@ -91,6 +90,7 @@ class Consumer:
             max_uncommitted=options.max_uncommitted,
             want_records=self._poller.want_records,
             failed=self._assignment.restart,
+            torn_down=self._torn_down,
         )
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
@@ -139,25 +139,41 @@ class Consumer:
 
     async def _stop(self) -> None:
         # The poller goes on while handlers end: it shows the group that this member is alive.
-        await self._assignment.close()
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self._broker_consumer.stop()
-        self._stack.timeout.close()
+        try:
+            await self._assignment.close()
+        finally:
+            # Whatever went wrong before, nothing may be left running.
+            for task in self._tasks:
+                task.cancel()
+            try:
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
+            finally:
+                self._stack.timeout.close()
+                await self._broker_consumer.stop()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` has come to its end, well or not."""
+        return self._stopping is not None and self._stopping.done()
 
     def _torn_down(self) -> bool:
-        """Whether the event loop's end is cancelling all tasks: our loops are never cancelled else."""
-        return self._stopping is None and any(task.cancelling() for task in self._tasks)
+        """Whether the event loop's end is cancelling all tasks.
+
+        Our loops are cancelled by nobody else before all partitions are closed, and the stop itself
+        never is.
+        """
+        stopping = self._stopping
+        return any(task.cancelling() for task in self._tasks) or (
+            stopping is not None and stopping.cancelling() > 0
+        )
 
     async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Keep a background loop going: a fault in it must not quietly stop consumption."""
         while True:
             try:
                 await run()
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # A fault of ours. Its state lives in the assignment, so starting again loses nothing.
                 _log.critical(
                     "internal fault in the %s, starting it again; please report this",

@@ -16,6 +16,7 @@ from prosody.runtime import give_way
 
 if TYPE_CHECKING:
     from prosody.consume.partition import Partition, Shared
+    from prosody.model.run import Run
 
 _IDLE_MAX = 64
 """Lanes kept waiting for work in one partition; more than that end."""
@@ -47,11 +48,7 @@ class Lanes:
             if not idle.done():
                 idle.set_result(None)
                 return
-        task = self._shared.loop.create_task(
-            self._lane(), name="prosody-lane", context=self._shared.context.copy()
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._grow()
 
     def close(self) -> None:
         """End idle lanes; busy ones end with their run."""
@@ -60,12 +57,27 @@ class Lanes:
             if not waiting.done():
                 waiting.set_result(None)
 
+    def _grow(self, run: Run | None = None) -> None:
+        """One more lane; it begins with ``run``, if one is given."""
+        task = self._shared.loop.create_task(
+            self._lane(run), name="prosody-lane", context=self._shared.context.copy()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # faults were reported where they arose; nothing is left to say here
+        partition = self._partition
+        if task.cancelled():
+            # A handler can keep its task and cancel it later, when the lane idles or gives way. The
+            # wake-up that the lane may have been given goes to another one.
+            if partition.running and not self._shared.torn_down():
+                self._waking = False
+                self._retire()
+        elif isinstance(error := task.exception(), Exception):
+            partition.fault(error)  # does nothing if it was reported where it arose
 
-    async def _lane(self) -> None:
+    async def _lane(self, handed: Run | None) -> None:
         partition = self._partition
         queue = partition.queue
         pop = queue.pop
@@ -76,7 +88,8 @@ class Lanes:
         assert task is not None
         self._waking = False
         while True:
-            run = pop()
+            run = pop() if handed is None else handed
+            handed = None
             if run is None:
                 partition.admit()
                 if queue.ready:
@@ -95,14 +108,12 @@ class Lanes:
             try:
                 outcome = await call(run)
             except asyncio.CancelledError as error:
-                partition.fail(run, error)  # the loop is going down; nothing of this run is committed
+                self._cancelled(run, error)
                 raise
             except BaseException as error:
                 # The stack promises not to raise: this is a fault of the library's own. The
                 # partition starts again from its committed offset, so nothing is lost.
                 partition.fail(run, error)
-                if isinstance(error, Exception):
-                    return
                 raise
             partition.finish(run, outcome)
             if task.cancelling() or self._differs():
@@ -112,17 +123,31 @@ class Lanes:
                 await give_way()
                 self._turn_ends = monotonic() + _TURN_S
 
+    def _cancelled(self, run: Run, error: asyncio.CancelledError) -> None:
+        """The lane was cancelled while ``run`` was between attempts: waiting, or about to."""
+        if self._partition.running and not self._shared.torn_down():
+            # A handler set this off and ended before it struck. Nobody asked for the end of the run,
+            # so it goes on, in a lane that is not cancelled.
+            self._grow(run)
+        else:
+            self._partition.fail(run, error)  # nothing of this run is committed
+
     async def _wait_for_work(self) -> None:
         idle: asyncio.Future[None] = self._shared.loop.create_future()
         self._idle.append(idle)
-        await idle
+        try:
+            await idle
+        except asyncio.CancelledError:
+            if idle in self._idle:
+                self._idle.remove(idle)
+            raise
         self._waking = False
 
     def _differs(self) -> bool:
         """Whether the last run left something in the lane's context variables."""
         try:
             return contextvars.copy_context() != self._shared.context
-        except Exception:
+        except Exception:  # noqa: BLE001
             return True  # a value that cannot be compared: better a new lane than a leak
 
     def _retire(self) -> None:

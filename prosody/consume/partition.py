@@ -40,7 +40,9 @@ class Shared:
     want_records: Callable[[], None]
     """Called when a partition has nothing left to admit."""
     failed: Callable[[Partition, BaseException], None]
-    """Called when a fault of the library's own ends a partition."""
+    """Called, once, when a fault of the library's own ends a partition."""
+    torn_down: Callable[[], bool]
+    """Whether all tasks of the loop are being cancelled, as ``asyncio.run`` does at its end."""
 
 
 class Partition:
@@ -65,6 +67,7 @@ class Partition:
         self.committed: int | None = None
         """The offset committed last in this assignment; at first, the one it began at."""
         self._shared = shared
+        self._began_at: int | None = None
         self._inbox: Sequence[Record] = ()
         self._next = 0
         """Index of the first record of the inbox that is not admitted."""
@@ -83,6 +86,8 @@ class Partition:
         """Take polled records, in offset order; admit what there is room for."""
         if not self.running:
             return  # polled before, delivered after the partition was given up
+        if self._began_at is None and records:
+            self._began_at = records[0].offset
         left = self._inbox[self._next :]
         self._inbox = [*left, *records] if left else records
         self._next = 0
@@ -93,13 +98,23 @@ class Partition:
     # Called by the lanes
 
     def admit(self) -> None:
-        """Move records from the inbox to the key queues while there is room."""
+        """Move records from the inbox to the key queues while there is room. Does not raise."""
+        if self._next >= len(self._inbox):
+            return
+        if self.tracker.outstanding >= self._shared.max_uncommitted:
+            return
+        try:
+            self._admit()
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours. It must harm neither the poller, which has records of other partitions
+            # in its hands, nor a lane: this partition alone starts again.
+            self.fault(error)
+
+    def _admit(self) -> None:
         inbox = self._inbox
         at = self._next
         end = len(inbox)
         tracker = self.tracker
-        if at >= end or tracker.outstanding >= self._shared.max_uncommitted:
-            return
         push = self.queue.push
         shared = self._shared
         room = shared.max_uncommitted - tracker.outstanding
@@ -178,8 +193,15 @@ class Partition:
 
     def fail(self, run: Run, error: BaseException) -> None:
         """A fault of the library's own met ``run``: this assignment cannot go on."""
+        # First, because finish frees the key: what is queued behind the run must not overtake it.
+        self.fault(error)
         self.finish(run, Outcome(Kind.ABANDONED, error))
-        self._shared.failed(self, error)
+
+    def fault(self, error: BaseException) -> None:
+        """A fault of the library's own: start nothing more, and have the partition start again."""
+        if self.running:
+            self._stop_admission()
+            self._shared.failed(self, error)
 
     # Called by the assignment and the client
 
@@ -197,6 +219,12 @@ class Partition:
         """The offset to commit now; None when nothing has changed since the last commit."""
         committable = self.tracker.committable
         return None if committable == self.committed else committable
+
+    @property
+    def resume_at(self) -> int | None:
+        """Where reading must begin again so that nothing is lost; None before any record."""
+        committable = self.tracker.committable
+        return self._began_at if committable is None else committable
 
     def is_stalled(self, now: float, threshold_s: float) -> bool:
         """Whether the oldest unfinished record was admitted ``threshold_s`` ago or longer."""
@@ -216,6 +244,11 @@ class Partition:
                 self._drain(cancel_after_s, abandon_after_s), name=f"prosody-drain {self.name}"
             )
         await asyncio.shield(self._drained)
+
+    async def wait_ended(self) -> None:
+        """Wait until no handler runs, however long; ``is_stalled`` shows one that does not end."""
+        while not await self._until_idle(60.0):
+            _log.error("%s waits for handlers that do not end: %d", self.name, len(self.runs))
 
     async def _drain(self, cancel_after_s: float, abandon_after_s: float) -> None:
         self._stop_admission()

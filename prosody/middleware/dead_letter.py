@@ -108,7 +108,10 @@ class DeadLetterWriter:
 
     def _headers(self, run: Run, error: BaseException | None) -> Headers:
         record = run.record
-        text = str(error) or type(error).__name__
+        try:
+            text = str(error) or type(error).__name__
+        except Exception:  # noqa: BLE001
+            text = type(error).__name__  # an error that cannot be written is an error all the same
         if len(text) > _ERROR_CHARACTERS_MAX:
             text = f"{text[:_ERROR_CHARACTERS_MAX]}..."
         written = utc_from_ms(max(record.timestamp, 0)).isoformat(timespec="milliseconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from prosody.errors import HandlerTypeError
@@ -30,13 +31,10 @@ class Invoke:
 
     async def call(self, run: Run) -> Outcome:
         event = run.event
-        if type(event) is Message:
-            method: Any = self._on_message
-        elif event is not None:
-            method = self._on_excise
-        else:
+        if event is None:
             # Undecodable: only stacks with a dead-letter topic let such a run come this far.
             return Outcome(Kind.PERMANENT, run.error)
+        method: Any = self._on_message if type(event) is Message else self._on_excise
         context = run.context
         if context is None:
             context = run.context = Context(run)
@@ -47,25 +45,28 @@ class Invoke:
         run.handling = True
         try:
             pending = method(context, event)
-            if not hasattr(pending, "__await__"):
-                return Outcome(Kind.TRANSIENT, self._not_async(method, pending))
-            await pending
+            if hasattr(pending, "__await__"):
+                await pending
+                outcome = SUCCESS
+            else:
+                outcome = Outcome(Kind.TRANSIENT, self._not_async(method, pending))
         except asyncio.CancelledError as error:
-            if not run.cancelled and task.cancelling() and self._torn_down():
+            if self._torn_down():
                 raise  # the whole loop is going down: not ours to hold up
             # Else our own cancellation has arrived, or the handler cancelled itself or let a
             # cancelled child's error through: all of them failures that a retry may mend.
             outcome = Outcome(Kind.TRANSIENT, _cancellation_error(run, error))
         except (KeyboardInterrupt, GeneratorExit):
             raise  # meant for the process or the interpreter, never for a message
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             # Nothing a handler raises may leave its offset stuck, sys.exit() included.
             outcome = outcome_of(error)
-        else:
-            outcome = SUCCESS
         finally:
             run.handling = False
         if task.cancelling():
+            if self._torn_down():
+                # The handler swallowed the loop's end; the stack must not go on to its next attempt.
+                raise asyncio.CancelledError
             await _absorb_cancellation(task)
         return outcome
 
@@ -91,9 +92,8 @@ async def _absorb_cancellation(task: asyncio.Task[Any]) -> None:
     A handler may end before the cancellation reaches it, or swallow it. An undelivered one would
     strike at the stack's next await; letting the loop turn once delivers it here.
     """
-    try:
+    # Requested for the attempt that is over, and no await of its is left to take it.
+    with contextlib.suppress(asyncio.CancelledError):
         await give_way()
-    except asyncio.CancelledError:
-        pass  # requested for the attempt that is over, and no await of its is left to take it
     while task.cancelling():
         task.uncancel()

@@ -54,7 +54,7 @@ class Permits:
         self._waiting.append((run, future))
         run.interruptible = future
         try:
-            return await future
+            granted = await future
         except asyncio.CancelledError:
             # The permit may have been granted in the very turn of the cancellation: pass it on.
             if future.done() and not future.cancelled() and future.result():
@@ -62,6 +62,11 @@ class Permits:
             raise
         finally:
             run.interruptible = None
+        if granted and not run.partition.running:
+            # Granted in the very turn in which the partition was given up: nothing more starts.
+            self._release()
+            return False
+        return granted
 
     def _release(self) -> None:
         """Hand the permit to the longest waiting run that still waits, or keep it."""

@@ -10,11 +10,17 @@ from typing import Any, TypeAlias
 JSONValue: TypeAlias = "None | bool | int | float | str | list[JSONValue] | dict[str, JSONValue]"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999, where ``datetime`` ends."""
 
 
 def utc_from_ms(timestamp_ms: int) -> datetime:
-    """An aware UTC datetime of milliseconds since 1970, exact (no float in between)."""
-    return _EPOCH + timedelta(0, 0, 0, timestamp_ms)
+    """An aware UTC datetime of milliseconds since 1970, exact (no float in between).
+
+    What lies beyond the year 9999 becomes its last millisecond: a producer that wrote microseconds
+    or nanoseconds must not make a record that nobody can handle.
+    """
+    return _EPOCH + timedelta(0, 0, 0, min(timestamp_ms, _MS_MAX))
 
 
 def ms_from_utc(when: datetime) -> int:

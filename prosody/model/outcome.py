@@ -45,8 +45,10 @@ def outcome_of(error: BaseException) -> Outcome:
     An error says so by an attribute ``is_permanent`` that is true, as
     :class:`~prosody.errors.PermanentError` does and as errors of the reference package do.
     """
-    if isinstance(error, EventHandlerError):
-        return Outcome(Kind.PERMANENT if error.is_permanent else Kind.TRANSIENT, error)
-    if getattr(error, "is_permanent", False) is True:
+    try:
+        permanent = getattr(error, "is_permanent", False)
+    except Exception:  # noqa: BLE001
+        permanent = False  # an error that cannot say what it is: a retry is the safe reading
+    if permanent is True or (permanent and isinstance(error, EventHandlerError)):
         return Outcome(Kind.PERMANENT, error)
     return Outcome(Kind.TRANSIENT, error)

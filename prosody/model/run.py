@@ -95,8 +95,10 @@ class Run:
     def finish(self) -> None:
         """The event has ended; its context is of no more use."""
         self.finished = True
-        if self.context is not None:
-            self.context._signal()
+        context, self.context = self.context, None
+        if context is not None:
+            # Let go of as well: run and context in a circle would wait for the garbage collector.
+            context._signal()
 
     def where(self) -> str:
         """Topic, partition, offset and key, for error texts and logs; a long key is shortened."""

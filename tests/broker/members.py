@@ -30,7 +30,7 @@ def consumer_settings(group_id: str, client_id: str = "client") -> ConsumerSetti
         session_timeout_s=10.0,
         rebalance_timeout_s=20.0,
         fetch_bytes=16 * 1024 * 1024,
-        assignor="cooperative",
+        assignor="sticky",
         metadata_max_age_s=1.0,
     )
 

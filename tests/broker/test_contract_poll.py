@@ -21,6 +21,12 @@ def key_in(partition: int, count: int) -> bytes:
     )
 
 
+async def several_turns() -> None:
+    """Let a task that was just made run until it waits for something outside."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def test_an_empty_partition_gives_nothing_after_the_timeout(broker: Broker) -> None:
     topic = await make_topic(broker, partitions=1)
     async with consuming(broker, topic, 0) as consumer, asyncio.timeout(DEADLINE_S):
@@ -41,6 +47,9 @@ async def test_a_waiting_poll_returns_when_a_record_comes(broker: Broker) -> Non
         waiting = asyncio.create_task(
             consumer.poll(tps(topic, 0, 1), max_records=10, timeout_s=LONG_S)
         )
+        await consumer.end_offsets(tps(topic, 0, 1))
+        await several_turns()  # now it waits
+        assert not waiting.done()
         await producer.send(topic, key=key_in(1, 2), value=b"v")
         found = await waiting
     assert {tp: [r.value for r in records] for tp, records in found.items()} == {(topic, 1): [b"v"]}
@@ -74,11 +83,13 @@ async def test_a_poll_gives_no_more_than_asked_and_goes_on_after_it(broker: Brok
 
 async def test_a_full_partition_does_not_starve_another(broker: Broker) -> None:
     topic = await make_topic(broker, partitions=2)
-    async with producing(broker) as producer, consuming(broker, topic, 0, 1) as consumer:
+    async with producing(broker) as producer:
         for partition in (0, 1):
             await asyncio.gather(
                 *(producer.send(topic, key=key_in(partition, 2), value=b"") for _ in range(200))
             )
+    # Only now, so that one fetch has the records of both.
+    async with consuming(broker, topic, 0, 1) as consumer:
         seen: set[int] = set()
         polled = 0
         async with asyncio.timeout(DEADLINE_S):
@@ -107,9 +118,7 @@ async def test_wake_ends_a_waiting_poll(broker: Broker) -> None:
             waiting = asyncio.create_task(
                 consumer.poll(asked, max_records=10, timeout_s=LONG_S if asked else 1.0)
             )
-            # Several turns, so that the poll surely waits: it has nothing else to do.
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await several_turns()
             assert asked == frozenset() or not waiting.done()
             consumer.wake()
             assert not await waiting

@@ -78,6 +78,7 @@ class Client:
             assert self.holding >= step.partitions
             self.revoking = step.partitions
         else:
+            assert self.holding >= step.partitions, "lost what it did not hold any more"
             self.holding -= step.partitions
             if not self.member.alive:
                 assert not self.holding

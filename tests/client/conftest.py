@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from prosody.broker.kafka import KafkaBroker
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.runtime import SystemRuntime
 from tests.client.support import Place
+from tools.look import KafkaLook, MemoryLook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,10 +33,15 @@ async def place(
 ) -> AsyncIterator[Place]:
     runtime = SystemRuntime()
     if request.param == "memory":
-        broker = MemoryBroker(MemoryCluster(), runtime=runtime, auto_create_topics=False)
-        found = Place(broker, mock=True)
+        cluster = MemoryCluster()
+        broker = MemoryBroker(cluster, runtime=runtime, auto_create_topics=False)
+        found = Place(broker, functools.partial(MemoryLook, cluster), mock=True)
     else:
         bootstrap = request.getfixturevalue("kafka_bootstrap")
-        found = Place(KafkaBroker((bootstrap,), runtime=runtime), mock=False)
+        found = Place(
+            KafkaBroker((bootstrap,), runtime=runtime),
+            functools.partial(KafkaLook, bootstrap),
+            mock=False,
+        )
     yield found
     await found.close()

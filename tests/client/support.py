@@ -10,9 +10,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from prosody import Context, Message, ProsodyClient
-from prosody.broker.protocol import Broker, ConsumerSettings, ProducerSettings, TopicPartition
+from prosody.broker.protocol import Broker, ProducerSettings
 from prosody.config import Config
 from prosody.runtime import SystemRuntime
+from tools.look import Look, uncommitted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,12 +30,15 @@ def unique(prefix: str) -> str:
 class Place:
     """A broker, and what tests do on it besides being a client."""
 
-    def __init__(self, broker: Broker, *, mock: bool) -> None:
+    def __init__(self, broker: Broker, look: Callable[[str, str], Look], *, mock: bool) -> None:
         self.broker = broker
+        self.look = look
+        """Makes an independent look at a topic and group."""
         self.mock = mock
         self.topic = unique("orders")
         self.group = unique("service")
         self._clients: list[ProsodyClient] = []
+        self._looking: Look | None = None
 
     async def create_topic(self, name: str | None = None, partitions: int = 4) -> str:
         name = name or self.topic
@@ -101,32 +105,18 @@ class Place:
         finally:
             await producer.stop()
 
-    async def lag(self, partitions: int = 4) -> int:
+    async def lag(self) -> int:
         """How many records of the topic the group has not committed."""
-        consumer = self.broker.consumer(
-            ConsumerSettings(self.group, "looker", 10.0, 10.0, 2**20, "roundrobin", 60.0)
-        )
-        looked_at = [TopicPartition(self.topic, p) for p in range(partitions)]
-        await consumer.start([self.topic], _Nobody())
-        try:
-            ends = await consumer.end_offsets(looked_at)
-            committed = await consumer.committed(looked_at)
-        finally:
-            await consumer.stop()
-        return sum(
-            ends[tp] - (note.offset if (note := committed[tp]) is not None else 0)
-            for tp in looked_at
-        )
+        if self._looking is None:
+            self._looking = self.look(self.topic, self.group)
+            await self._looking.start()
+        return uncommitted(await self._looking.offsets())
 
     async def close(self) -> None:
         for client in self._clients:
             await client.shutdown()
-
-
-class _Nobody:
-    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None: ...
-    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
-    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
+        if self._looking is not None:
+            await self._looking.stop()
 
 
 class Recorder:

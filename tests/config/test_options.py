@@ -117,3 +117,9 @@ def test_secrets_are_the_passwords():
 def test_file_as_path():
     config = load("kafka_ssl_cafile", {"kafka_ssl_cafile": Path(FILE)}, {})
     assert config.extra.kafka_ssl_cafile == FILE
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "idempotence_version"])
+def test_empty_variable_refused_with_the_remedy(name):
+    with pytest.raises(ConfigurationError, match="it is empty; unset the variable"):
+        load(name, {}, {OPTIONS[name].variable: ""})

@@ -85,11 +85,12 @@ class NaiveKeyQueue:
 
 
 class NaiveOffsetTracker:
-    """Everything ever admitted and everything ever finished, and all answers worked out anew."""
+    """Everything ever admitted and everything ever finished; nothing else is remembered."""
 
     def __init__(self) -> None:
         self.admitted: dict[int, float] = {}
-        self.finished: set[int] = set()
+        self.unfinished: list[int] = []
+        self.finished: list[int] = []
 
     def __repr__(self) -> str:
         return (
@@ -98,14 +99,10 @@ class NaiveOffsetTracker:
         )
 
     @property
-    def unfinished(self) -> list[int]:
-        return sorted(set(self.admitted) - self.finished)
-
-    @property
     def committable(self) -> int | None:
         if not self.admitted:
             return None
-        return min(self.unfinished, default=max(self.admitted) + 1)
+        return min(self.unfinished) if self.unfinished else max(self.admitted) + 1
 
     @property
     def outstanding(self) -> int:
@@ -139,24 +136,27 @@ class NaiveOffsetTracker:
         if last is not None and offset <= last:
             raise ValueError(f"admit: offset {offset} is not above the last admitted one, {last}")
         self.admitted[offset] = seconds
+        self.unfinished.append(offset)
 
     def complete(self, offset: int) -> bool:
         if type(offset) is not int:
             raise TypeError(f"complete: offset must be an int, not {type(offset).__name__}")
-        if offset not in self.admitted or offset in self.finished:
+        if offset not in self.unfinished:
             raise ValueError(
                 f"complete: offset {shown(offset)} is not outstanding: it was never admitted or "
                 f"is finished already (committable {self.committable}, "
                 f"last admitted {self.last_admitted})"
             )
         before = self.committable
-        self.finished.add(offset)
+        self.unfinished.remove(offset)
+        self.finished.append(offset)
         return self.committable != before
 
     def oldest(self) -> tuple[int, float] | None:
-        for offset in self.unfinished:
-            return offset, self.admitted[offset]
-        return None
+        if not self.unfinished:
+            return None
+        lowest = min(self.unfinished)
+        return lowest, self.admitted[lowest]
 
     def check_valid(self) -> None:
         pass

@@ -219,14 +219,15 @@ def test_a_key_that_calls_back_while_it_dies_sees_right_counts(key_queue: Any) -
             key_queue.check_valid()
             seen.append((key_queue.queued, key_queue.in_flight, key_queue.keys))
 
-    key_queue.push(Farewell(), "entry")
+    for _ in range(3):
+        key_queue.push(Farewell(), "entry")
     key_queue.clear()
     key_queue.push(key := Farewell(), "entry")
     key_queue.pop()
     holder = [key]
     del key
     key_queue.done(holder.pop())
-    assert seen == [(0, 0, 0), (0, 0, 0)]
+    assert seen == [(0, 0, 0)] * 4
 
 
 def test_nothing_is_kept_of_keys_gone_by(key_queue: Any) -> None:
@@ -254,16 +255,23 @@ def test_nothing_is_kept_of_keys_gone_by(key_queue: Any) -> None:
 
 
 LONG_CHAINS = """
-import sys
+import threading
 from prosody._core.key_queue_{half} import KeyQueue
-for drop in (KeyQueue.clear, lambda queue: None):
-    queue = KeyQueue()
-    for number in range(400_000):
-        queue.push("one", number)
-        queue.push(number, number)
-    drop(queue)
-    del queue
-print("alive")
+
+def drop_chains():
+    for drop in (KeyQueue.clear, lambda queue: None):
+        queue = KeyQueue()
+        for number in range(100_000):
+            queue.push("one", number)
+            queue.push(number, number)
+        drop(queue)
+        del queue
+    print("alive")
+
+threading.stack_size(256 * 1024)  # the usual 8 MB take a chain of a million to overrun
+thread = threading.Thread(target=drop_chains)
+thread.start()
+thread.join()
 """
 
 

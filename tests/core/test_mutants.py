@@ -132,7 +132,6 @@ def key_queue_calls(chance: random.Random, naive: NaiveKeyQueue) -> Iterator[tup
 def offset_tracker_calls(
     chance: random.Random, naive: NaiveOffsetTracker
 ) -> Iterator[tuple[Any, ...]]:
-    # The model works everything out anew, so the history is kept short and restarted by the caller.
     last = -1
     for _ in range(150):
         last += chance.choice([1, 1, 1, 2, 7])
@@ -147,7 +146,7 @@ def offset_tracker_calls(
         yield "admit", refused, 0.0
     for now in (float("nan"), float("inf"), 1):
         yield "admit", last + 1, now
-    for offset in naive.unfinished:
+    for offset in list(naive.unfinished):
         yield "complete", offset
     yield "admit", 2**63 - 1, 0.0
     yield "admit", 2**63, 0.0

@@ -61,7 +61,8 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
     @rule(count=st.integers(2, 40), step=STEP, now=NOW)
     def admit_many(self, count: int, step: int, now: float) -> None:
         for number in range(count):
-            self.call("admit", self.last + step, now + number)
+            self.trackers.answer("admit", self.last + step, now + number)
+        self.trackers.call("oldest")
 
     @rule(back=st.integers(0, 70), now=NOW | NO_TIME)
     def admit_again_or_late(self, back: int, now: Any) -> None:
@@ -70,7 +71,7 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
     @rule(offset=st.sampled_from([0, MAX_OFFSET - 1, MAX_OFFSET]), now=NOW)
     def admit_at_the_edge(self, offset: int, now: float) -> None:
         # Once there, nothing more can be admitted: not too soon, or the run is over.
-        if offset == 0 or len(self.naive.admitted) > 60:
+        if offset == 0 or len(self.naive.admitted) > 20:
             self.call("admit", offset, now)
 
     @rule(offset=NO_OFFSET, now=NOW | NO_TIME)
@@ -95,15 +96,17 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.naive.outstanding)
     @rule(chance=st.randoms(use_true_random=False), keep=st.integers(0, 3))
     def complete_nearly_all(self, chance: random.Random, keep: int) -> None:
-        unfinished = self.naive.unfinished
+        unfinished = list(self.naive.unfinished)
         chance.shuffle(unfinished)
         for offset in unfinished[keep:]:
-            self.call("complete", offset)
+            self.trackers.answer("complete", offset)
+            self.trackers.answer("oldest")
+        self.trackers.compare()
 
     @precondition(lambda self: self.naive.finished)
     @rule(index=st.integers(0, 1_000))
     def complete_again(self, index: int) -> None:
-        finished = sorted(self.naive.finished)
+        finished = self.naive.finished
         self.call("complete", finished[index % len(finished)])
 
     @rule(distance=st.integers(-70, 70))

@@ -1,28 +1,28 @@
-"""A server that is a sleeping shell: what the starter does around a process, without a JVM."""
+"""A server that only sleeps: what the starter does around a process, without a JVM."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tools.services import process
 
 
 class Sleeper(process.Server):
-    """Runs ``script`` in a shell; answers once its log holds ``ready``."""
+    """Runs the Python text ``script``; answers once its log holds a line ``ready``."""
 
     name = "sleeper"
     title = "Sleeper"
     variable = "PROSODY_TEST_SLEEPER"
-    script = "echo ready; exec sleep 300"
+    script = "import time; print('ready', flush=True); time.sleep(300)"
 
     def _prepare(self, folder: Path, java: str, jars: Path) -> None:
         (folder / "data").mkdir()
 
     def _command(self, folder: Path, java: str, jars: Path) -> list[str]:
-        # The tail keeps the folder among the arguments, as the starter demands.
-        return ["/bin/sh", "-c", self.script.replace("exec sleep", "sleep") + "; :", str(folder)]
+        return [sys.executable, "-c", self.script, str(folder)]
 
     def answers(self) -> bool:
         return "\nready" in self.log_path.read_text()
@@ -30,8 +30,11 @@ class Sleeper(process.Server):
 
 def without_java() -> None:
     """Let sleepers start on a machine that has neither Java nor Maven."""
-    process.find_java = lambda *_, **__: "java"
-    process.ensure_jars = lambda *_: Path("jars")
+    with_neither: dict[str, Any] = {
+        "find_java": lambda *_, **__: "java",
+        "ensure_jars": lambda *_: Path("jars"),
+    }
+    vars(process).update(with_neither)
 
 
 if __name__ == "__main__":

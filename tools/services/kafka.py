@@ -84,6 +84,7 @@ class KafkaServer(Server):
         return usual | self._overrides
 
     def _prepare(self, folder: Path, java: str, jars: Path) -> None:
+        (folder / "tmp").mkdir()
         lines = []
         for key, value in self.properties(folder).items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -110,7 +111,7 @@ class KafkaServer(Server):
 
     def _command(self, folder: Path, java: str, jars: Path) -> list[str]:
         return [
-            *(java, *self.jvm_options, *_JVM, *_LOGGER, f"-Djava.io.tmpdir={folder}"),
+            *(java, *self.jvm_options, *_JVM, *_LOGGER, f"-Djava.io.tmpdir={folder / 'tmp'}"),
             *("-cp", f"{jars}/*", "kafka.Kafka", str(folder / "server.properties")),
         ]
 

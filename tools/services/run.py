@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 
 from tools.services import SERVERS
@@ -17,6 +15,7 @@ from tools.services.detached import close_together, start_together
 # Ctrl-C at a terminal reaches the command as well: it gets this long to tidy up by itself.
 _GRACE_S = 20.0
 _TERMINATE_S = 10.0
+_POLL_S = 0.2
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -26,6 +25,30 @@ class _Ended(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class _Signals:
+    """What ends us: raised while servers come up, only noted while the command runs.
+
+    Raising then could cut in between the command's end and our learning of its exit code.
+    """
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+        self.raising = True
+        self._former = {number: signal.signal(number, self._handle) for number in _ENDING_SIGNALS}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # The first one counts: it is being obeyed, within its deadline.
+        if self.noted is None:
+            self.noted = number
+            if self.raising:
+                raise _Ended(number)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
 
 
 def run(names: Sequence[str], command: Sequence[str]) -> int:
@@ -43,41 +66,41 @@ def run(names: Sequence[str], command: Sequence[str]) -> int:
         for name, server in SERVERS.items()
         if name in names and not os.environ.get(server.variable)
     ]
+    signals = _Signals()
     try:
-        with _signals_raise():
-            try:
-                start_together(servers)
-                for server in servers:
-                    print(
-                        f"{server.title} on {server.address} after {server.started_in_s:.1f} s",
-                        file=sys.stderr,
-                    )
-                return _run_command(
-                    command, {server.variable: server.address for server in servers}
-                )
-            finally:
-                # Nothing may cut the ending short; it has its own deadlines.
-                for number in _ENDING_SIGNALS:
-                    signal.signal(number, signal.SIG_IGN)
-                close_together(servers)
+        start_together(servers)
+        for server in servers:
+            print(
+                f"{server.title} on {server.address} after {server.started_in_s:.1f} s",
+                file=sys.stderr,
+            )
+        signals.raising = False
+        return _run_command(
+            command, {server.variable: server.address for server in servers}, signals
+        )
     except _Ended as ended:
         return 128 + ended.number
+    finally:
+        # Nothing may cut the ending short; it has its own deadlines.
+        signals.raising = False
+        close_together(servers)
+        signals.restore()
 
 
-def _run_command(command: Sequence[str], variables: dict[str, str]) -> int:
+def _run_command(command: Sequence[str], variables: dict[str, str], signals: _Signals) -> int:
     try:
         process = subprocess.Popen(command, env=os.environ | variables)
     except OSError as error:
         print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
     try:
-        return _exit_code(process.wait())
-    except _Ended as ended:
-        if ended.number == signal.SIGINT:
-            return _exit_code(_wait(process, _GRACE_S))
-        process.send_signal(ended.number)
-        _wait(process, _TERMINATE_S)
-        raise
+        while signals.noted is None and _wait(process, _POLL_S) is None:
+            pass
+        if signals.noted == signal.SIGINT:
+            _wait(process, _GRACE_S)
+        elif signals.noted is not None:
+            process.send_signal(signals.noted)
+            _wait(process, _TERMINATE_S)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -85,35 +108,16 @@ def _run_command(command: Sequence[str], variables: dict[str, str]) -> int:
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """The exit code, None when the command still runs after ``timeout_s``, whatever signals come in."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return None
-        except _Ended:
-            # An impatient second Ctrl-C: the first one is being obeyed, within its deadline.
-            continue
-
-
-def _exit_code(code: int | None) -> int:
-    if code is None:
-        return 128 + signal.SIGINT
+    if signals.noted is not None and signals.noted != signal.SIGINT:
+        return 128 + signals.noted
+    code = process.returncode
     return 128 - code if code < 0 else code
 
 
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Ended(number)
-
-    former = {number: signal.signal(number, end) for number in _ENDING_SIGNALS}
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The exit code, None when the command still runs after ``timeout_s``."""
     try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        # The caller has a next step for that.
+        return None

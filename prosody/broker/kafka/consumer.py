@@ -76,8 +76,8 @@ class KafkaConsumer:
         self._consumer = consumer = self._make()
         try:
             with mapped(doing):
-                async with asyncio.timeout(START_LIMIT_S):
-                    await consumer.start()
+                await internals.start_client(consumer, START_LIMIT_S)
+                async with asyncio.timeout(CALL_LIMIT_S):
                     await self._require_topics(subscription.names)
         except BaseException:
             # Also when cancelled: a start that did not succeed leaves nothing running.

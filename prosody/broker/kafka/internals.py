@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 
+START_GRACE_S = 1.0
+
 
 class Membership(NamedTuple):
     """Who a consumer is in its group; changes with every rebalance, and is reset when it is lost."""
@@ -106,6 +108,24 @@ async def topic_names(consumer: Any) -> frozenset[str]:
     """All topics, internal ones too; the public ``topics`` leaves those out."""
     cluster = await consumer._client.fetch_all_metadata()
     return frozenset(cluster.topics(exclude_internal_topics=False))
+
+
+async def start_client(client: Any, limit_s: float) -> None:
+    """Start a consumer, producer or admin client within ``limit_s``.
+
+    aiokafka forgets its first connection, with a running task, when it is cancelled between opening
+    and using it. So a start that is given up is left ``START_GRACE_S`` to come to its end, a few
+    milliseconds with a broker that answers; the caller then closes the client as a whole.
+    """
+    starting = asyncio.ensure_future(client.start())
+    try:
+        async with asyncio.timeout(limit_s):
+            await asyncio.shield(starting)
+    except BaseException:
+        # Cancelled or too late: both go on to the caller once the start has ended.
+        await asyncio.wait([starting], timeout=START_GRACE_S)
+        await cancel_all([starting], START_GRACE_S)
+        raise
 
 
 def settle(consumer: Any) -> None:

@@ -102,8 +102,7 @@ class KafkaProducer:
         )
         try:
             with mapped(f"cannot connect to Kafka at {', '.join(self._servers)}"):
-                async with asyncio.timeout(START_LIMIT_S):
-                    await producer.start()
+                await internals.start_client(producer, START_LIMIT_S)
         except BaseException:
             # Also when cancelled: a start that did not succeed leaves nothing running.
             await internals.abandon_producer(producer, ABANDON_GRACE_S)
@@ -239,7 +238,7 @@ class KafkaProducer:
                     key=_NO_KEY if send.key is None else send.key,
                     partition=send.partition,
                     timestamp_ms=send.timestamp_ms,
-                    headers=send.headers,
+                    headers=list(send.headers),  # aiokafka takes no tuple
                 )
             except KafkaTimeoutError:
                 # Its buffer stayed full for long; the send's own timeout says when it is too long.

@@ -40,5 +40,12 @@ def subscription_for(topics: Sequence[str]) -> Subscription:
             problems.append(f"topic {expression!r} is no valid regular expression: {error}")
     if problems:
         raise ConfigurationError(problems)
-    branches = [rf"{re.escape(name)}\Z" for name in names] + [f"(?:{e})" for e in expressions]
-    return Subscription(names, "|".join(branches))
+    pattern = "|".join([*(rf"{re.escape(name)}\Z" for name in names), *expressions])
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        # Each alone is valid: two of them use a group of the same name.
+        raise ConfigurationError(
+            [f"topics {', '.join(expressions)} cannot be combined: {error}; rename the group"]
+        ) from error
+    return Subscription(names, pattern)

@@ -35,13 +35,17 @@ async def test_no_broker(nowhere: KafkaBroker) -> None:
 async def test_a_broker_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address answers, and then nothing more: the deadline ends it."""
     monkeypatch.setattr(module, "START_LIMIT_S", 0.05)
-    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     before = asyncio.all_tasks()
     producer = KafkaBroker((f"127.0.0.1:{port}",), runtime=SystemRuntime()).producer(PRODUCER)
     with pytest.raises(BrokerError, match="no answer in time"):
         await producer.start()
     await until_gone(before)
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
     server.close()
 
 

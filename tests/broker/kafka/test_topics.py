@@ -46,3 +46,8 @@ def test_every_wrong_expression_is_named() -> None:
         subscription_for(["^a(", "^ok", "^b["])
     assert len(caught.value.problems) == 2
     assert "'^a('" in caught.value.problems[0]
+
+
+def test_groups_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be combined"):
+        subscription_for(["^(?P<x>a)", "^(?P<x>b)"])

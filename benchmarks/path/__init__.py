@@ -1,0 +1,1 @@
+"""The whole path, from broker to handler, against named baselines in the same run."""

@@ -1,0 +1,176 @@
+"""What is measured: the client in a mode, and the baselines it is set against."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import prosody._core
+from benchmarks.path.work import Checked, Row
+from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
+from prosody.client import ProsodyClient
+from prosody.config import Config
+from prosody.model.message import MessageFields, freeze
+from prosody.runtime import SystemRuntime
+
+if TYPE_CHECKING:
+    from benchmarks.path.places import Place
+
+GROUP = "bench-group"
+DEADLINE_S = 300.0
+Contestant = Callable[["Place", int, str, float], Awaitable[Row]]
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
+
+    def stop(self) -> tuple[float, float]:
+        return time.perf_counter() - self.wall, time.process_time() - self.cpu
+
+
+def client(mode: str, **options: Any) -> Contestant:
+    """The client, with default options unless given."""
+
+    async def run(place: Place, count: int, keys: str, delay_s: float) -> Row:
+        handler = Checked(count, delay_s)
+        values: dict[str, Any] = {
+            "mock": True,
+            "group_id": GROUP,
+            "subscribed_topics": place.topic,
+            "source_system": "me",
+            "mode": mode,
+            **options,
+        }
+        made = ProsodyClient.from_parts(Config.load(values, {}), place.broker, SystemRuntime())
+        clock = _Clock()
+        await made.subscribe(handler)
+        async with asyncio.timeout(DEADLINE_S):
+            await handler.done.wait()
+        seconds, cpu_seconds = clock.stop()
+        await made.shutdown()
+        name = f"{mode} ({prosody._core.IMPLEMENTATION})"
+        if options:
+            name += " " + ", ".join(f"{k}={v}" for k, v in options.items())
+        return Row(
+            name,
+            count,
+            keys,
+            seconds,
+            cpu_seconds,
+            handler.order_faults,
+            count - handler.handled,
+            await place.uncommitted(GROUP),
+        )
+
+    return run
+
+
+class _Member:
+    """A listener that says when there are partitions."""
+
+    def __init__(self) -> None:
+        self.assigned: list[TopicPartition] = []
+        self.ready = asyncio.Event()
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        self.assigned += sorted(partitions)
+        self.ready.set()
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
+    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
+
+
+async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:
+    """A loop that polls the same broker, decodes and builds the message; one after the other.
+
+    No keys, no concurrency, no commits but one at the end: the least that any consumer does.
+    """
+    consumer = place.consumer("bench-bare")
+    member = _Member()
+    decode = msgspec.json.Decoder().decode
+    check = Checked(count)
+    handled = 0
+    clock = _Clock()
+    await consumer.start([place.topic], member)
+    await member.ready.wait()
+    last: dict[TopicPartition, int] = {}
+    while handled < count:
+        polled = await consumer.poll(member.assigned, max_records=1000, timeout_s=1.0)
+        for tp, records in polled.items():
+            for record in records:
+                message = freeze(
+                    MessageFields(
+                        record.topic,
+                        record.partition,
+                        record.offset,
+                        record.timestamp,
+                        record.key.decode(),
+                        decode(record.value),
+                    )
+                )
+                await check.on_message(None, message)
+            handled += len(records)
+            last[tp] = records[-1].offset + 1
+    seconds, cpu_seconds = clock.stop()
+    await consumer.commit({tp: OffsetAndMetadata(offset) for tp, offset in last.items()})
+    await consumer.stop()
+    left = await place.uncommitted("bench-bare")
+    return Row(
+        "bare loop", count, keys, seconds, cpu_seconds, check.order_faults, count - handled, left
+    )
+
+
+def unordered(limit: int) -> Contestant:
+    """A task for each message, ``limit`` at a time, no order for a key: what concurrency alone can do."""
+
+    async def run(place: Place, count: int, keys: str, delay_s: float) -> Row:
+        consumer = place.consumer("bench-unordered")
+        member = _Member()
+        decode = msgspec.json.Decoder().decode
+        check = Checked(count, delay_s)
+        slots = asyncio.Semaphore(limit)
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def one(message: Any) -> None:
+            try:
+                await check.on_message(None, message)
+            finally:
+                slots.release()
+
+        clock = _Clock()
+        await consumer.start([place.topic], member)
+        await member.ready.wait()
+        polled_count = 0
+        while polled_count < count:
+            polled = await consumer.poll(member.assigned, max_records=1000, timeout_s=1.0)
+            for records in polled.values():
+                polled_count += len(records)
+                for record in records:
+                    message = freeze(
+                        MessageFields(
+                            record.topic,
+                            record.partition,
+                            record.offset,
+                            record.timestamp,
+                            record.key.decode(),
+                            decode(record.value),
+                        )
+                    )
+                    await slots.acquire()
+                    task = asyncio.create_task(one(message))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+        await check.done.wait()
+        seconds, cpu_seconds = clock.stop()
+        await consumer.stop()
+        name = f"unordered tasks, {limit} at a time"
+        # It promises neither order nor commits, so neither is counted against it.
+        return Row(name, count, keys, seconds, cpu_seconds, None, count - check.handled, None)
+
+    return run

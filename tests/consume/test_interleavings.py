@@ -1,0 +1,57 @@
+"""Random interleavings through the whole consume path; what must hold is written in ``world.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.consume.world import ENDS, VALUES, Plan, play
+from tests.support import run_virtual
+
+KINDS = ("message", "message", "message", *sorted(VALUES.keys() - {"message"}))
+
+
+def steps(disturbances: bool) -> st.SearchStrategy[tuple[Any, ...]]:
+    small = st.integers(0, 5)
+    send = st.tuples(
+        st.just("send"), st.integers(0, 1), st.sampled_from("abc"), st.sampled_from(KINDS)
+    )
+    end = st.tuples(st.just("end"), small, st.sampled_from(ENDS))
+    well = st.tuples(st.just("end"), small, st.just("success"))
+    look = st.just(("look",))
+    tick = st.tuples(st.just("tick"), st.sampled_from([0.01, 0.3, 1.0, 4.0]))
+    kinds: list[st.SearchStrategy[tuple[Any, ...]]] = [send, send, end, end, well, look, tick]
+    if disturbances:
+        kinds += [
+            st.just(("join",)),
+            st.tuples(st.just("leave"), small),
+            st.tuples(st.just("expel"), small),
+            st.tuples(st.just("outage"), st.integers(1, 4)),
+            st.tuples(st.just("tick"), st.sampled_from([9.0, 25.0])),
+        ]
+    return st.one_of(kinds)
+
+
+def plans(mode: str, disturbances: bool) -> st.SearchStrategy[Plan]:
+    return st.builds(
+        Plan,
+        mode=st.just(mode),
+        partitions=st.integers(1, 2),
+        max_concurrency=st.integers(1, 3),
+        max_uncommitted=st.integers(1, 4),
+        steps=st.lists(steps(disturbances), max_size=40).map(tuple),
+    )
+
+
+@pytest.mark.parametrize("disturbances", [False, True], ids=["steady", "disturbed"])
+@pytest.mark.parametrize("mode", ["best-effort", "pipeline", "low-latency"])
+def test_any_interleaving(mode: str, disturbances: bool) -> None:
+    @settings(max_examples=60)
+    @given(plan=plans(mode, disturbances))
+    def holds(plan: Plan) -> None:
+        run_virtual(play(plan))
+
+    holds()

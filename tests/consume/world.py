@@ -1,0 +1,445 @@
+"""The whole consume path over the embedded broker, driven by a plan and watched by an oracle.
+
+The oracle knows only what handlers saw and what the broker holds. It raises :class:`Fault` for: a record
+out of order, two handlers of a key at once, too many handlers, traces of an earlier run in a lane,
+a commit past something unfinished or going back, a lost record, and anything left over at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from prosody.broker.memory import MemoryBroker, MemoryCluster
+from prosody.broker.protocol import ProducerSettings, TopicPartition
+from prosody.config import Config
+from prosody.consume.consumer import Consumer
+from prosody.errors import BrokerError, PermanentError
+from prosody.model.handler import HandlerMethods
+from prosody.produce import Producer
+from tests.support import FakeRuntime, other_tasks, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prosody import Context, Message
+    from prosody.consume.partition import Partition
+
+TOPIC, FAILURES, GROUP = "orders", "failures", "service"
+VALUES: dict[str, tuple[bytes | None, tuple[tuple[str, bytes | None], ...]]] = {
+    "message": (b'{"type": "order.made"}', ()),
+    "undecodable": (b"\xff{", ()),
+    "filtered": (b'{"type": "other"}', ()),
+    "echo": (b"{}", (("source-system", GROUP.encode()),)),
+    "tombstone": (None, ()),
+}
+TIMEOUT_S = 20.0
+MAX_RETRIES = 2
+
+mark: contextvars.ContextVar[object] = contextvars.ContextVar("mark")
+
+
+class Fault(AssertionError):  # noqa: N818
+    """The consume path did what it must not do."""
+
+
+class UglyError(Exception):
+    """An error that can say neither what it is nor what it says."""
+
+    @property
+    def is_permanent(self) -> bool:
+        raise RuntimeError("no answer")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class OutsideError(BaseException):
+    """Not even an ``Exception``."""
+
+
+SUCCESSES = frozenset({"success", "garbage", "set mark", "cancel unseen", "cancel swallowed", "cancel late",
+                       "cancel much later", "mark and cancel"})
+FAILURES_TRANSIENT = frozenset({"transient", "ugly", "base", "exit", "raise cancelled", "cancel self",
+                                "cancelled child", "fail and cancel late", "fail and cancel much later"})
+ENDS = tuple(sorted(SUCCESSES | FAILURES_TRANSIENT | {"permanent"}))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done, step by step. The clock moves only in a ``tick`` and at the end."""
+
+    mode: str = "pipeline"
+    partitions: int = 1
+    max_concurrency: int = 2
+    max_uncommitted: int = 2
+    steps: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One call of the handler."""
+
+    message: Message
+    context: Context
+    how: asyncio.Future[str]
+    verdict: str | None = None
+
+    @property
+    def tp(self) -> TopicPartition:
+        return TopicPartition(self.message.topic, self.message.partition)
+
+
+@dataclass
+class Member:
+    """A consumer and every partition object that it ever had."""
+
+    consumer: Consumer
+    partitions: list[Partition] = field(default_factory=list)
+
+    def running(self) -> list[Partition]:
+        return [p for p in self.partitions if p.running]
+
+
+class World:
+    """Cluster, members and oracle of one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.cluster = MemoryCluster()
+        self.cluster.create_topic(TOPIC, plan.partitions)
+        self.cluster.create_topic(FAILURES, 1)
+        self.runtime = FakeRuntime()
+        self.broker = MemoryBroker(self.cluster, runtime=self.runtime, auto_create_topics=False)
+        self.members: list[Member] = []
+        self.everyone: list[Member] = []
+        self.waiting: list[Attempt] = []
+        self.inside: list[Attempt] = []
+        self.ended: set[tuple[int, int]] = set()
+        """(partition, offset) of what may be committed."""
+        self.kinds: dict[tuple[int, int], tuple[str, str]] = {}
+        self.finals: Counter[tuple[int, int]] = Counter()
+        self.committed: dict[TopicPartition, int] = {}
+        self.disturbed = False
+        """Partitions have changed hands, or handlers been cut short: records may run twice."""
+        self.automatic = False
+        self.faults: list[str] = []
+        self.stops: list[asyncio.Task[None]] = []
+
+    # -- members ------------------------------------------------------------------------------
+
+    async def join(self) -> Member:
+        config = Config.load(
+            {
+                "mock": True, "group_id": GROUP, "subscribed_topics": TOPIC, "mode": self.plan.mode,
+                "failure_topic": FAILURES, "source_system": "tests", "telemetry_enabled": False,
+                "allowed_events": ["order."], "max_concurrency": self.plan.max_concurrency,
+                "max_uncommitted": self.plan.max_uncommitted, "max_retries": MAX_RETRIES,
+                "retry_base": 0.1, "max_retry_delay": 1.0, "timeout": TIMEOUT_S,
+                "shutdown_timeout": 10.0, "commit_interval": 0.5, "poll_interval": 50.0,
+                "stall_threshold": 600.0,
+            },
+            {},
+        )
+        producer = Producer(
+            self.broker, ProducerSettings("p", None, "crc32"),
+            source_system="tests", send_timeout_s=5.0, id_cache_size=0,
+        )
+        mark.set("subscribed")
+        name = f"member-{len(self.everyone)}"
+        consumer = Consumer(
+            config, self.broker, producer, HandlerMethods(self), self.runtime, name
+        )
+        member = Member(consumer)
+        assignment = consumer._assignment
+        start: Callable[[TopicPartition], Partition] = assignment._start
+
+        def remember(tp: TopicPartition) -> Partition:
+            partition = start(tp)
+            member.partitions.append(partition)
+            return partition
+
+        assignment._start = remember  # type: ignore[method-assign]
+        await consumer.start()
+        self.members.append(member)
+        self.everyone.append(member)
+        return member
+
+    def leave(self, member: Member) -> None:
+        self.members.remove(member)
+        self.stops.append(asyncio.create_task(member.consumer.stop()))
+
+    # -- the handler --------------------------------------------------------------------------
+
+    async def on_message(self, context: Context, message: Message) -> None:
+        attempt = Attempt(message, context, asyncio.get_running_loop().create_future())
+        self._check_start(attempt)
+        self.inside.append(attempt)
+        try:
+            if self.automatic:
+                attempt.how.set_result("success")
+            else:
+                self.waiting.append(attempt)
+            try:
+                how = await attempt.how
+            except asyncio.CancelledError:
+                attempt.verdict = "cut short"
+                self.disturbed = True
+                raise
+            finally:
+                if attempt in self.waiting:
+                    self.waiting.remove(attempt)
+            attempt.verdict = "success" if how in SUCCESSES else "transient"
+            if how == "permanent":
+                attempt.verdict = "permanent"
+            return await _end(how)
+        finally:
+            self.inside.remove(attempt)
+            self._judge(attempt)
+
+    def _check_start(self, attempt: Attempt) -> None:
+        message, tp = attempt.message, attempt.tp
+        where = f"{tp.partition}:{message.offset} key {message.key}"
+        kind, key = self.kinds[tp.partition, message.offset]
+        if kind != "message":
+            self.faults.append(f"{where} handled, it is {kind}")
+        if key != message.key:
+            self.faults.append(f"{where} has another key: {key}")
+        for (partition, offset), (_, other) in self.kinds.items():
+            earlier = partition == tp.partition and offset < message.offset and other == key
+            if earlier and (partition, offset) not in self.ended:
+                self.faults.append(f"{where} began before the end of {offset}")
+        for other_attempt in self.inside:
+            same = other_attempt.tp == tp and other_attempt.message.key == message.key
+            if same and not other_attempt.context.should_cancel():
+                self.faults.append(f"{where} began while {other_attempt.message.offset} ran")
+        run = attempt.context._run
+        in_use = sum(
+            a.context._run.partition._shared is run.partition._shared for a in self.inside
+        )
+        if in_use >= self.plan.max_concurrency:
+            self.faults.append(f"{where} began as handler {in_use + 1} of one consumer")
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            self.faults.append(f"{where} began in a cancelled lane")
+        if mark.get(None) != "subscribed" and run.attempt == 1:
+            self.faults.append(f"{where} sees the context variables of another run")
+
+    def _judge(self, attempt: Attempt) -> None:
+        at = (attempt.tp.partition, attempt.message.offset)
+        verdict, mode = attempt.verdict, self.plan.mode
+        stopping = attempt.context._run.partition.cancelling
+        if stopping:
+            self.disturbed = True
+        final = verdict == "success"
+        if mode == "best-effort":
+            final = final or verdict == "permanent" or not stopping
+        elif mode == "pipeline":
+            final = final or verdict == "permanent"
+        if final:
+            self.ended.add(at)
+            self.finals[at] += 1
+
+    # -- steps --------------------------------------------------------------------------------
+
+    async def do(self, step: tuple[Any, ...]) -> None:
+        match step:
+            case ("send", partition, key, kind):
+                self.send(partition % self.plan.partitions, key, kind)
+                return  # without a turn, so that several make one poll
+            case ("end", index, how) if self.waiting:
+                attempt = self.waiting.pop(index % len(self.waiting))
+                attempt.how.set_result(how)
+                return  # without a turn, so that several end in one
+            case ("tick", seconds):
+                await asyncio.sleep(seconds)
+            case ("join",) if len(self.members) < 2:
+                self.disturbed = True
+                await self.join()
+            case ("leave", index) if self.members:
+                self.disturbed = True
+                self.leave(self.members[index % len(self.members)])
+            case ("expel", index) if self.members:
+                self.disturbed = True
+                client_id = self.members[index % len(self.members)].consumer._broker_consumer
+                self.cluster.expel(GROUP, client_id._settings.client_id)  # type: ignore[attr-defined]
+            case ("outage", calls):
+                self._fail_calls(calls)
+        await settle()
+        self.check()
+
+    def send(self, partition: int, key: str, kind: str) -> None:
+        value, headers = VALUES[kind]
+        with self.cluster.lock:
+            log = self.cluster.logs(TOPIC)[partition]
+            offset = log.append(1, key.encode(), value, headers)
+        self.kinds[partition, offset] = (kind, key)
+        if kind != "message" and not (kind == "undecodable" and self.plan.mode == "low-latency"):
+            self.ended.add((partition, offset))
+
+    def _fail_calls(self, calls: int) -> None:
+        left = calls
+
+        def on_call(name: str, _: str) -> None:
+            nonlocal left
+            if left > 0 and name in ("commit", "poll"):
+                left -= 1
+                raise BrokerError("an outage", retriable=name == "poll" or left % 2 == 0)
+
+        self.cluster.on_call = on_call
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """What holds at every moment."""
+        for record in self.cluster.logs(FAILURES)[0].read(0, 10_000):
+            headers = dict(record.headers)
+            at = (int(headers["source-partition"] or 0), int(headers["source-offset"] or 0))
+            self.ended.add(at)
+        for tp, note in self.cluster.group(GROUP).committed.items():
+            before = self.committed.get(tp, 0)
+            if note.offset < before:
+                self.faults.append(f"{tp} committed {note.offset} after {before}")
+            self.committed[tp] = note.offset
+            for partition, offset in self.kinds:
+                if partition == tp.partition and offset < note.offset:
+                    if (partition, offset) not in self.ended:
+                        self.faults.append(f"{tp} committed {note.offset}, {offset} is unfinished")
+        for member in self.everyone:
+            for partition_object in member.partitions:
+                partition_object.queue.check_valid()
+                partition_object.tracker.check_valid()
+                if partition_object.uncommitted > self.plan.max_uncommitted:
+                    self.faults.append(f"{partition_object.name} admitted more than max_uncommitted")
+        self.check_busy()
+        self.raise_faults()
+
+    def check_busy(self) -> None:
+        """In a quiet moment nothing is left undone that could be done: no wake-up was missed."""
+        for member in self.members:
+            permits = member.consumer._stack.permits
+            if permits.in_use < self.plan.max_concurrency and permits.waiting:
+                self.faults.append("a run waits for a permit and one is free")
+            for partition in member.running():
+                if partition.queue.ready:
+                    self.faults.append(f"{partition.name}: a key is ready and no lane takes it")
+                if not partition.wants_records and partition.uncommitted < self.plan.max_uncommitted:
+                    self.faults.append(f"{partition.name}: room, and records that are not admitted")
+
+    def raise_faults(self) -> None:
+        if self.faults:
+            raise Fault("; ".join(self.faults))
+
+    async def finish(self) -> None:
+        """Let everything end well; then nothing may be lost, and nothing left over."""
+        self.cluster.on_call = None
+        self.automatic = True
+        for attempt in self.waiting:
+            if not attempt.how.done():
+                attempt.how.set_result("success")
+        if not self.members:
+            await self.join()
+        await asyncio.sleep(200.0)
+        await settle()
+        self.check()
+        for number, log in enumerate(self.cluster.logs(TOPIC)):
+            committed = self.committed.get(TopicPartition(TOPIC, number), 0)
+            if committed != log.end:
+                self.faults.append(f"partition {number}: committed {committed} of {log.end}")
+        for at, (kind, _) in self.kinds.items():
+            if at not in self.ended:
+                self.faults.append(f"{kind} {at} was lost")
+            if not self.disturbed and self.plan.mode != "low-latency":
+                if self.finals[at] != (kind == "message"):
+                    self.faults.append(f"{kind} {at} ended {self.finals[at]} times")
+        for member in list(self.members):
+            self.leave(member)
+        await asyncio.gather(*self.stops)
+        await settle()
+        self._check_leftovers()
+        self.raise_faults()
+
+    def _check_leftovers(self) -> None:
+        for member in self.everyone:
+            permits = member.consumer._stack.permits
+            if permits.in_use or permits.waiting:
+                self.faults.append(f"permits: {permits.in_use} in use, {permits.waiting} waiting")
+            if member.consumer._stack.timeout._running or member.consumer._stack.timeout._timer:
+                self.faults.append("a deadline is still watched")
+            for partition in member.partitions:
+                queue = partition.queue
+                if queue.queued or queue.in_flight or partition.runs or partition._lanes._tasks:
+                    self.faults.append(f"{partition.name} left: {queue!r}, {len(partition.runs)} runs")
+        if tasks := other_tasks():
+            self.faults.append(f"tasks left: {tasks}")
+
+
+async def _end(how: str) -> Any:
+    """End a handler in one of the ways in which handlers end."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    assert task is not None
+    match how:
+        case "garbage":
+            return {"not": "looked at"}
+        case "set mark":
+            mark.set(object())
+        case "transient":
+            raise ValueError("a transient failure")
+        case "permanent":
+            raise PermanentError("a permanent failure")
+        case "ugly":
+            raise UglyError
+        case "base":
+            raise OutsideError
+        case "exit":
+            raise SystemExit(3)
+        case "raise cancelled":
+            raise asyncio.CancelledError
+        case "cancel self":
+            task.cancel()
+            await asyncio.sleep(0)
+        case "cancel unseen":
+            task.cancel()
+        case "mark and cancel":
+            mark.set(object())
+            task.cancel()
+        case "cancel swallowed":
+            task.cancel()
+            task.cancel()
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                return None
+        case "cancelled child":
+            child = asyncio.create_task(asyncio.sleep(1))
+            child.cancel()
+            await child
+        case "cancel late":
+            loop.call_soon(task.cancel)
+        case "cancel much later":
+            loop.call_later(0.25, task.cancel)
+        case "fail and cancel late":
+            loop.call_soon(task.cancel)
+            raise ValueError("a transient failure")
+        case "fail and cancel much later":
+            loop.call_later(0.05, task.cancel)
+            raise ValueError("a transient failure")
+    return None
+
+
+async def play(plan: Plan) -> World:
+    """Do a plan from its beginning to its end; raises :class:`Fault`."""
+    world = World(plan)
+    await world.join()
+    await settle()
+    for step in plan.steps:
+        await world.do(step)
+    await world.finish()
+    return world
