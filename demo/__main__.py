@@ -88,7 +88,7 @@ def _demo(
         json_file.write_text(text + "\n", encoding="utf-8")
     failed = failures(table)
     if not failed:
-        screen.say("\n" + conclusion(facts, run.watcher.hot_queue_max))
+        screen.say(conclusion(facts, run.watcher.hot_queue_max))
         screen.say("All checks hold.", "bold green")
         return 0
     for failure in failed:

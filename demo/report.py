@@ -99,7 +99,7 @@ def _retried(facts: Facts) -> Row:
         f"{attempts:,}",
         "at least 1" if facts.expects_retries else "",
         attempts >= 1 if facts.expects_retries else None,
-        f"failed attempts, of {orders:,} order{'' if orders == 1 else 's'}",
+        f"attempts, of {orders:,} order{'' if orders == 1 else 's'}",
     )
 
 
@@ -129,7 +129,7 @@ def _speed(facts: Facts) -> Row:
         "messages/s",
         round(speed, 1),
         f"{speed:,.0f}",
-        note=f"over {facts.seconds:.1f} s, at the sender's pace",
+        note=f"over {facts.seconds:.1f} s, as sent",
     )
 
 
@@ -192,19 +192,15 @@ def rich_table(table: Sequence[Row]) -> Any:
     shown.add_column("must be", justify="right", no_wrap=True)
     shown.add_column("", no_wrap=True)
     shown.add_column("", style="dim", overflow="fold", ratio=1)
+    checks = sum(row.ok is not None for row in table)
     style: Callable[[bool | None], str] = {None: "", True: "green", False: "bold red"}.__getitem__
-    for number, row in enumerate(table):
-        last_check = (
-            row.ok is not None
-            and table[number + 1 : number + 2] != []
-            and (all(later.ok is None for later in table[number + 1 :]))
-        )
+    for number, row in enumerate(table, start=1):
         shown.add_row(
             row.label,
             Text(row.shown, style(row.ok)),
             row.must_be,
             Text(_mark(row.ok), style(row.ok)),
             row.note,
-            end_section=last_check,
+            end_section=number == checks,
         )
     return shown

@@ -74,18 +74,18 @@ class PlainScreen:
             self._began = True
             print(
                 f"{'':56}orders that wait:\n{'time':>7}{'sent':>9}{'handled':>9}{'per s':>8}"
-                f"{'running':>9}{'failed':>8}{'lag':>8}{'hot key':>9}{'failing key':>13}{'others':>8}"
+                f"{'running':>9}{'failed':>8}{'lag':>8}{'hot key':>9}{'failing key':>14}{'others':>8}"
             )
         lag = "?" if s.lag is None else f"{s.lag:,}"
-        down = "  service down" if s.stock == "down" else ""
+        failing = f"{s.failing_waiting:,}" + (" (down)" if s.stock == "down" else "")
         print(
             f"{s.seconds:5.1f} s{s.sent:>9,}{s.handled:>9,}{s.per_s:>8,.0f}{s.running:>9}{s.failed:>8}"
-            f"{lag:>8}{s.hot_waiting:>9,}{s.failing_waiting:>13,}{s.others_waiting:>8,}{down}",
+            f"{lag:>8}{s.hot_waiting:>9,}{failing:>14}{s.others_waiting:>8,}",
             flush=True,
         )
 
     def table(self, rows: list[Row]) -> None:
-        print("\n".join(["", *plain_lines(rows)]), flush=True)
+        print("\n".join(["", *plain_lines(rows), ""]), flush=True)
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +120,6 @@ class RichScreen:
         self._live.update(self.panel(snapshot), refresh=True)
 
     def table(self, rows: list[Row]) -> None:
-        self._console.print()
         self._console.print(rich_table(rows))
 
     def panel(self, s: Snapshot) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +24,6 @@ DEADLINE_S = 300.0
 Contestant = Callable[["Place", int, str, float], Awaitable[Row]]
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.wall = time.perf_counter()
-        self.cpu = time.process_time()
-
-    def stop(self) -> tuple[float, float]:
-        return time.perf_counter() - self.wall, time.process_time() - self.cpu
-
-
 def client(mode: str, **options: Any) -> Contestant:
     """The client, with default options unless given."""
 
@@ -48,11 +38,10 @@ def client(mode: str, **options: Any) -> Contestant:
             **options,
         }
         made = ProsodyClient.from_parts(Config.load(values, {}), place.broker, SystemRuntime())
-        clock = _Clock()
         await made.subscribe(handler)
         async with asyncio.timeout(DEADLINE_S):
             await handler.done.wait()
-        seconds, cpu_seconds = clock.stop()
+        seconds, cpu_seconds = handler.took()
         await made.shutdown()
         name = f"{mode} ({prosody._core.IMPLEMENTATION})"
         if options:
@@ -96,7 +85,6 @@ async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:
     decode = msgspec.json.Decoder().decode
     check = Checked(count)
     handled = 0
-    clock = _Clock()
     await consumer.start([place.topic], member)
     await member.ready.wait()
     last: dict[TopicPartition, int] = {}
@@ -117,8 +105,8 @@ async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:
                 await check.on_message(None, message)
             handled += len(records)
             last[tp] = records[-1].offset + 1
-    seconds, cpu_seconds = clock.stop()
     await consumer.commit({tp: OffsetAndMetadata(offset) for tp, offset in last.items()})
+    seconds, cpu_seconds = check.took()
     await consumer.stop()
     left = await place.uncommitted("bench-bare")
     return Row(
@@ -143,7 +131,6 @@ def unordered(limit: int) -> Contestant:
             finally:
                 slots.release()
 
-        clock = _Clock()
         await consumer.start([place.topic], member)
         await member.ready.wait()
         polled_count = 0
@@ -167,7 +154,7 @@ def unordered(limit: int) -> Contestant:
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
         await check.done.wait()
-        seconds, cpu_seconds = clock.stop()
+        seconds, cpu_seconds = check.took()
         await consumer.stop()
         name = f"unordered tasks, {limit} at a time"
         # It promises neither order nor commits, so neither is counted against it.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
-from prosody.broker.protocol import ConsumerSettings, ProducerSettings, TopicPartition
+from prosody.broker.protocol import ConsumerSettings, ProducerSettings
 from prosody.runtime import SystemRuntime
+from tools.look import KafkaLook, MemoryLook, uncommitted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from prosody.broker.protocol import Broker
+    from tools.look import Look
 
 PARTITIONS = 4
 _numbers = itertools.count(1)
@@ -20,9 +25,10 @@ _numbers = itertools.count(1)
 class Place:
     """A broker with a filled topic."""
 
-    def __init__(self, name: str, broker: Broker) -> None:
+    def __init__(self, name: str, broker: Broker, look: Callable[[str, str], Look]) -> None:
         self.name = name
         self.broker = broker
+        self._look = look
         self.topic = ""
 
     async def fill(self, records: list[tuple[bytes, bytes]]) -> None:
@@ -37,7 +43,7 @@ class Place:
         producer = self.broker.producer(ProducerSettings("bench", "lz4", "crc32"))
         await producer.start()
         headers = (("source-system", b"bench"),)
-        for chunk in itertools.batched(records, 5000) if hasattr(itertools, "batched") else _chunks(records):
+        for chunk in _chunks(records):
             await asyncio.gather(
                 *(
                     producer.send(self.topic, key=key, value=value, headers=headers, timeout_s=60.0)
@@ -48,15 +54,12 @@ class Place:
 
     async def uncommitted(self, group: str) -> int:
         """Records of the topic that ``group`` has not committed."""
-        consumer = self.consumer(group)
-        partitions = [TopicPartition(self.topic, p) for p in range(PARTITIONS)]
-        await consumer.start([self.topic], _Nobody())
+        look = self._look(self.topic, group)
+        await look.start()
         try:
-            ends = await consumer.end_offsets(partitions)
-            notes = await consumer.committed(partitions)
+            return uncommitted(await look.offsets())
         finally:
-            await consumer.stop()
-        return sum(ends[tp] - (n.offset if (n := notes[tp]) else 0) for tp in partitions)
+            await look.stop()
 
     def consumer(self, group: str) -> Any:
         return self.broker.consumer(
@@ -64,13 +67,7 @@ class Place:
         )
 
 
-class _Nobody:
-    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None: ...
-    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
-    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
-
-
-def _chunks(records: list[tuple[bytes, bytes]]) -> Any:
+def _chunks(records: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
     for at in range(0, len(records), 5000):
         yield records[at : at + 5000]
 
@@ -78,11 +75,13 @@ def _chunks(records: list[tuple[bytes, bytes]]) -> Any:
 def memory_place() -> Place:
     from prosody.broker.memory import MemoryBroker, MemoryCluster
 
-    broker = MemoryBroker(MemoryCluster(), runtime=SystemRuntime(), auto_create_topics=False)
-    return Place("memory", broker)
+    cluster = MemoryCluster()
+    broker = MemoryBroker(cluster, runtime=SystemRuntime(), auto_create_topics=False)
+    return Place("memory", broker, functools.partial(MemoryLook, cluster))
 
 
 def kafka_place(bootstrap: str) -> Place:
     from prosody.broker.kafka import KafkaBroker
 
-    return Place("kafka", KafkaBroker((bootstrap,), runtime=SystemRuntime()))
+    broker = KafkaBroker((bootstrap,), runtime=SystemRuntime())
+    return Place("kafka", broker, functools.partial(KafkaLook, bootstrap))

@@ -7,6 +7,7 @@ import bisect
 import itertools
 import json
 import random
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,11 +58,19 @@ class Checked:
     order_faults: int = 0
     next_seq: dict[str, int] = field(default_factory=dict)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    began: tuple[float, float] = (0.0, 0.0)
+    """Wall and CPU seconds when the first message came: joining the group is measured elsewhere."""
 
     async def on_message(self, context: Any, message: Any) -> None:
+        if not self.handled and self.began[0] == 0.0:
+            self.began = time.perf_counter(), time.process_time()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         self.note(message.key, message.payload["seq"])
+
+    def took(self) -> tuple[float, float]:
+        """Wall and CPU seconds since the first message."""
+        return time.perf_counter() - self.began[0], time.process_time() - self.began[1]
 
     def note(self, key: str, seq: int) -> None:
         if seq != self.next_seq.get(key, 0):

@@ -39,8 +39,12 @@ class Lanes:
         self._turn_ends = 0.0
 
     def wake(self) -> None:
-        """Have one more lane look at the queue."""
-        if self._waking:
+        """Have one more lane look at the queue, unless one waits for a permit.
+
+        Without a permit another lane could only wait beside it. It wakes one itself when it has its
+        own, so there are about as many lanes as permits, however many keys are ready.
+        """
+        if self._waking or self._partition.permit_waits:
             return
         self._waking = True
         while self._idle:

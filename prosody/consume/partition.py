@@ -61,6 +61,8 @@ class Partition:
         self.tracker = OffsetTracker()
         self.runs: set[Run] = set()
         """Runs taken from the queue and not yet finished."""
+        self.permit_waits = 0
+        """Lanes of this partition that wait for a permit."""
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -92,8 +94,7 @@ class Partition:
         self._inbox = [*left, *records] if left else records
         self._next = 0
         self.admit()
-        if self.queue.ready:
-            self._lanes.wake()
+        self.wake_lane()
 
     # Called by the lanes
 
@@ -181,6 +182,11 @@ class Partition:
         self.tracker.complete(record.offset)
         return False
 
+    def wake_lane(self) -> None:
+        """Have a lane look at the queue, if something is ready."""
+        if self.queue.ready:
+            self._lanes.wake()
+
     def finish(self, run: Run, outcome: Outcome) -> None:
         """A run is over: its key is free, and its offset done unless it was abandoned."""
         run.finish()
@@ -188,8 +194,8 @@ class Partition:
         self.queue.done(run.key)
         if outcome.kind is not Kind.ABANDONED:
             self.tracker.complete(run.record.offset)
-        if self._idle is not None and not self.runs:
-            _resolve(self._idle)
+        if self._idle is not None and not self.runs and not self._idle.done():
+            self._idle.set_result(None)
 
     def fail(self, run: Run, error: BaseException) -> None:
         """A fault of the library's own met ``run``: this assignment cannot go on."""
@@ -202,6 +208,10 @@ class Partition:
         if self.running:
             self._stop_admission()
             self._shared.failed(self, error)
+
+    def fresh_context(self) -> contextvars.Context:
+        """A copy of the ``contextvars`` as they were at ``subscribe``."""
+        return self._shared.context.copy()
 
     # Called by the assignment and the client
 
@@ -295,8 +305,3 @@ class Partition:
     def _close(self) -> None:
         self.closed = True
         self._lanes.close()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

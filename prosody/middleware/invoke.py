@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from prosody.errors import HandlerTypeError
@@ -13,7 +14,8 @@ from prosody.model.outcome import SUCCESS, Kind, Outcome, outcome_of
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import contextvars
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from prosody.model.handler import HandlerMethods
     from prosody.model.run import Run
@@ -46,6 +48,9 @@ class Invoke:
         try:
             pending = method(context, event)
             if hasattr(pending, "__await__"):
+                if run.attempt > 1:
+                    # The lane's own context may hold what an earlier attempt left in it.
+                    pending = _in_context(run.partition.fresh_context(), _awaited(pending))
                 await pending
                 outcome = SUCCESS
             else:
@@ -76,6 +81,32 @@ class Invoke:
             f"{self._name}.{name} must be an async method; it returned {returned!r} "
             "instead of a coroutine"
         )
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> None:
+    await awaitable
+
+
+@coroutine
+def _in_context(
+    context: contextvars.Context, handler: Coroutine[Any, Any, None]
+) -> Generator[Any, Any, None]:
+    """Drive a coroutine of the present task in a ``contextvars`` context that is not the task's."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            if error is None:
+                waited_for = context.run(handler.send, value)
+            else:
+                waited_for = context.run(handler.throw, error)
+        except StopIteration:
+            return
+        value = error = None
+        try:
+            value = yield waited_for
+        except BaseException as thrown:  # noqa: BLE001  # whatever it is, it is meant for the handler
+            error = thrown
 
 
 def _cancellation_error(run: Run, error: asyncio.CancelledError) -> BaseException:

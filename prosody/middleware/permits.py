@@ -53,6 +53,7 @@ class Permits:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((run, future))
         run.interruptible = future
+        run.partition.permit_waits += 1
         try:
             granted = await future
         except asyncio.CancelledError:
@@ -62,6 +63,8 @@ class Permits:
             raise
         finally:
             run.interruptible = None
+            run.partition.permit_waits -= 1
+            run.partition.wake_lane()
         if granted and not run.partition.running:
             # Granted in the very turn in which the partition was given up: nothing more starts.
             self._release()

@@ -68,17 +68,18 @@ async def test_partitions_not_asked_for_keep_their_records(broker: Broker) -> No
 
 
 async def test_a_poll_gives_no_more_than_asked_and_goes_on_after_it(broker: Broker) -> None:
-    topic = await make_topic(broker, partitions=1)
-    got: list[int] = []
-    async with producing(broker) as producer, consuming(broker, topic, 0) as consumer:
-        await fill(producer, topic, [b""] * 25)
-        async with asyncio.timeout(DEADLINE_S):
-            while len(got) < 25:
-                found = await consumer.poll(tps(topic, 0), max_records=7, timeout_s=1.0)
-                offsets = [r.offset for records in found.values() for r in records]
-                assert len(offsets) <= 7
-                got += offsets
-    assert got == list(range(25))
+    topic = await make_topic(broker, partitions=2)
+    got: dict[int, list[int]] = {0: [], 1: []}
+    async with producing(broker) as producer:
+        for partition in (0, 1):
+            await fill(producer, topic, [b""] * 25, key_in(partition, 2))
+    async with consuming(broker, topic, 0, 1) as consumer, asyncio.timeout(DEADLINE_S):
+        while sum(map(len, got.values())) < 50:
+            found = await consumer.poll(tps(topic, 0, 1), max_records=7, timeout_s=1.0)
+            assert sum(map(len, found.values())) <= 7  # of both together
+            for tp, records in found.items():
+                got[tp.partition] += [r.offset for r in records]
+    assert got == {0: list(range(25)), 1: list(range(25))}
 
 
 async def test_a_full_partition_does_not_starve_another(broker: Broker) -> None:

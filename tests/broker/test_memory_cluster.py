@@ -138,6 +138,57 @@ async def test_a_deleted_topic_is_lost_and_a_new_one_of_its_name_begins_anew(
         assert (await who.until_read(4))[-1].value == b"new"
 
 
+async def test_a_topic_deleted_while_it_is_revoked_is_not_lost_as_well(
+    memory: MemoryBroker,
+) -> None:
+    memory.cluster.create_topic("t", 2)
+    async with member(memory, "g", "t", name="one") as one:
+        await one.listener.until_holds(tps("t", 0, 1))
+
+        async def delete(_: frozenset[TopicPartition]) -> None:
+            memory.cluster.delete_topic("t")
+
+        one.listener.revoked_hook = delete
+        async with member(memory, "g", "t", "other", name="two") as two:
+            await two.listener.until(lambda: bool(two.listener.held))
+            await one.listener.until(lambda: "lost" in one.listener.names())
+    [revoked] = [p for name, p in one.listener.events if name == "revoked"]
+    assert [p for name, p in one.listener.events if name == "lost"] == [tps("t", 0, 1) - revoked]
+
+
+async def test_stop_does_not_wait_for_a_listener_that_hangs(memory: MemoryBroker) -> None:
+    consumer = memory.consumer(consumer_settings("g"))
+    listener = Recorder()
+
+    async def hang(_: frozenset[TopicPartition]) -> None:
+        await asyncio.Event().wait()
+
+    listener.assigned_hook = hang
+    await consumer.start(["t"], listener)
+    await listener.until(lambda: listener.running == 1)
+    async with asyncio.timeout(5.0):
+        await consumer.stop()
+    assert listener.running == 0
+
+
+async def test_a_listener_may_stop_its_consumer(memory: MemoryBroker) -> None:
+    consumer = memory.consumer(consumer_settings("g"))
+    listener = Recorder()
+
+    async def stop(_: frozenset[TopicPartition]) -> None:
+        await consumer.stop()
+
+    listener.assigned_hook = stop
+    before = asyncio.all_tasks()
+    await consumer.start(["t"], listener)
+    await listener.until_holds(tps("t", 0, 1, 2, 3))
+    async with asyncio.timeout(5.0):
+        await asyncio.wait(asyncio.all_tasks() - before)
+    generation = memory.cluster.group("g").generation
+    await consumer.stop()
+    assert memory.cluster.group("g").generation == generation  # the group does not notice
+
+
 async def test_what_retention_dropped_is_skipped(memory: MemoryBroker) -> None:
     memory.cluster.create_topic("t", 1)
     [tp] = tps("t", 0)
@@ -233,6 +284,13 @@ async def test_a_member_too_slow_to_give_up_is_thrown_out(cluster: MemoryCluster
             cluster.create_topic("other", 1)
             cluster.add_partitions("t", 3)  # makes the waiting one look
             await waits.listener.until_holds(tps("t", 0, 1, 2))
+            # Out already, though its listener is still at work and it has not been told.
+            await slow.end_polling()
+            async with producing(broker) as producer:
+                for key in (b"a", b"b", b"c", b"d", b"e"):
+                    await producer.send("t", key=key, value=b"")
+            assert all(log.end for log in cluster.logs("t")[:2])
+            assert not await slow.consumer.poll(tps("t", 0, 1), max_records=9, timeout_s=0)
             gate.set()
             await slow.listener.until(lambda: "lost" in slow.listener.names())
             [revoked, lost] = [p for n, p in slow.listener.events if n in ("revoked", "lost")]

@@ -13,6 +13,8 @@ from tests.support import run_virtual
 
 KINDS = ("message", "message", "message", *sorted(VALUES.keys() - {"message"}))
 
+pytestmark = pytest.mark.usefixtures("no_logs")
+
 
 def steps(disturbances: bool) -> st.SearchStrategy[tuple[Any, ...]]:
     small = st.integers(0, 5)
@@ -49,7 +51,7 @@ def plans(mode: str, disturbances: bool) -> st.SearchStrategy[Plan]:
 @pytest.mark.parametrize("disturbances", [False, True], ids=["steady", "disturbed"])
 @pytest.mark.parametrize("mode", ["best-effort", "pipeline", "low-latency"])
 def test_any_interleaving(mode: str, disturbances: bool) -> None:
-    @settings(max_examples=60)
+    @settings(max_examples=settings().max_examples * 3 // 5)  # all of "long" in a night
     @given(plan=plans(mode, disturbances))
     def holds(plan: Plan) -> None:
         run_virtual(play(plan))

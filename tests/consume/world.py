@@ -128,6 +128,7 @@ class World:
         self.committed: dict[TopicPartition, int] = {}
         self.disturbed = False
         """Partitions have changed hands, or handlers been cut short: records may run twice."""
+        self.dead_letters_read = 0
         self.automatic = False
         self.faults: list[str] = []
         self.stops: list[asyncio.Task[None]] = []
@@ -165,7 +166,12 @@ class World:
             member.partitions.append(partition)
             return partition
 
+        def failed(partition: Partition, error: BaseException) -> None:
+            self.faults.append(f"internal fault in {partition.name}: {type(error).__name__}")
+            assignment.restart(partition, error)
+
         assignment._start = remember  # type: ignore[method-assign]
+        object.__setattr__(assignment._shared, "failed", failed)  # it is frozen
         await consumer.start()
         self.members.append(member)
         self.everyone.append(member)
@@ -211,6 +217,7 @@ class World:
             self.faults.append(f"{where} handled, it is {kind}")
         if key != message.key:
             self.faults.append(f"{where} has another key: {key}")
+        self._read_dead_letters()
         for (partition, offset), (_, other) in self.kinds.items():
             earlier = partition == tp.partition and offset < message.offset and other == key
             if earlier and (partition, offset) not in self.ended:
@@ -228,7 +235,7 @@ class World:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             self.faults.append(f"{where} began in a cancelled lane")
-        if mark.get(None) != "subscribed" and run.attempt == 1:
+        if mark.get(None) != "subscribed":
             self.faults.append(f"{where} sees the context variables of another run")
 
     def _judge(self, attempt: Attempt) -> None:
@@ -298,10 +305,7 @@ class World:
 
     def check(self) -> None:
         """What holds at every moment."""
-        for record in self.cluster.logs(FAILURES)[0].read(0, 10_000):
-            headers = dict(record.headers)
-            at = (int(headers["source-partition"] or 0), int(headers["source-offset"] or 0))
-            self.ended.add(at)
+        self._read_dead_letters()
         for tp, note in self.cluster.group(GROUP).committed.items():
             before = self.committed.get(tp, 0)
             if note.offset < before:
@@ -319,6 +323,13 @@ class World:
                     self.faults.append(f"{partition_object.name} admitted more than max_uncommitted")
         self.check_busy()
         self.raise_faults()
+
+    def _read_dead_letters(self) -> None:
+        log = self.cluster.logs(FAILURES)[0]
+        for record in log.read(self.dead_letters_read, 10_000):
+            headers = dict(record.headers)
+            self.ended.add((int(headers["source-partition"]), int(headers["source-offset"])))
+        self.dead_letters_read = log.end
 
     def check_busy(self) -> None:
         """In a quiet moment nothing is left undone that could be done: no wake-up was missed."""

@@ -23,9 +23,11 @@ from tools.services.ports import free_port
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
+PAUSE_TIMEOUT_S = 10.0
 # Half the work to start, at the price of a slower server later: for tests, not for measurements.
 QUICK_JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 _READY_POLL_S = 0.05
+_PAUSE_POLL_S = 0.002
 _TAIL_BYTES = 32_768
 _TAIL_LINES = 40
 # The shell waits for a word before it becomes the server. When the parent dies, or is interrupted,
@@ -202,9 +204,14 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Freeze the process (SIGSTOP): connections stay open and nothing answers."""
+        """Freeze the process (SIGSTOP): connections stay open and nothing answers.
+
+        Raises:
+            ServiceError: it does not run, or did not freeze within ``PAUSE_TIMEOUT_S`` seconds.
+        """
         self._signal(signal.SIGSTOP)
         self._paused = True
+        self._wait_until_stopped()
 
     def resume(self) -> None:
         """Let a paused process go on; does nothing otherwise."""
@@ -301,6 +308,22 @@ class Server(ABC):
         if self._process is None or not self.running:
             raise ServiceError(f"{self.title} is not running, so it cannot get {number.name}")
         self._process.send_signal(number)
+
+    def _wait_until_stopped(self) -> None:
+        # The signal is on its way when kill returns: on a busy machine threads run on for a while.
+        assert self._process is not None
+        deadline = time.monotonic() + PAUSE_TIMEOUT_S
+        while True:
+            pid, status = os.waitpid(self._process.pid, os.WUNTRACED | os.WNOHANG)
+            if pid and os.WIFSTOPPED(status):
+                return
+            if pid:
+                # It ended instead, and we have just taken the news from Popen.
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                raise ServiceError(f"{self.title} ended while it was paused:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{self.title} did not freeze within {PAUSE_TIMEOUT_S:.0f} s")
+            time.sleep(_PAUSE_POLL_S)
 
     def _reap(self) -> None:
         self._paused = False

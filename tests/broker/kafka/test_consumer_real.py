@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from prosody.broker.kafka import consumer as module
+from prosody.broker.kafka import internals
 from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 from prosody.errors import BrokerError, TopicsNotFoundError
 from tests.broker.kafka.support import LIMIT_S, consuming, producing, settings, until_gone
@@ -167,6 +168,30 @@ async def test_a_member_thrown_out_is_told_lost_and_commits_nothing(kafka: Kafka
         # The member that is back works as before, from the committed offset.
         assert [r.offset for r in await read(consumer, [tp], 1)] == [0]
         await consumer.commit({tp: OffsetAndMetadata(1)})
+
+
+async def test_a_commit_is_not_sent_by_a_member_that_was_just_lost(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker would take it, as that of no member, if the group were empty."""
+    topic = await make_topic(kafka, partitions=1)
+    [tp] = tps(topic, 0)
+    sent: list[object] = []
+
+    async def lose(consumer: Any) -> None:
+        consumer._coordinator.reset_generation()
+
+    async def send(_: object, offsets: object) -> None:
+        sent.append(offsets)
+
+    async with consuming(kafka, topic) as (consumer, listener), asyncio.timeout(LIMIT_S):
+        await listener.until_holds([tp])
+        with monkeypatch.context() as patch:
+            patch.setattr(internals, "ensure_coordinator", lose)
+            patch.setattr(internals, "commit_once", send)
+            with pytest.raises(BrokerError, match="thrown this member out"):
+                await consumer.commit({tp: OffsetAndMetadata(0)})
+        assert not sent
 
 
 async def test_a_changed_pattern_still_lets_the_revoked_commit(kafka: KafkaBroker) -> None:

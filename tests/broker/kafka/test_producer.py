@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from prosody.broker.kafka import KafkaBroker
 from prosody.broker.kafka import producer as module
@@ -58,6 +59,17 @@ async def test_sending_needs_a_start(nowhere: KafkaBroker) -> None:
         await producer.send("t", key=None, value=b"v")
     with pytest.raises(BrokerError, match="before"):
         await producer.start()
+
+
+async def test_a_wedged_producer_stops_at_once(nowhere: KafkaBroker) -> None:
+    """In the very call that notices it: what is queued behind a refused batch must not get ahead."""
+    producer = nowhere.producer(PRODUCER)
+    producer._producer = AIOKafkaProducer()
+    sender = asyncio.create_task(asyncio.Event().wait())
+    producer._producer._sender._sender_task = sender
+    producer._rebuild()
+    assert sender.cancelling() == 1
+    await producer.stop()
 
 
 async def test_what_is_repeated_comes_first_and_in_order() -> None:

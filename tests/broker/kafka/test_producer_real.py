@@ -191,17 +191,23 @@ async def test_repeats_have_a_limit(kafka: KafkaBroker, monkeypatch: pytest.Monk
         await producer.send(topic, key=b"k", value=b"v")
 
 
+@pytest.mark.parametrize("busy", [True, False])
 async def test_a_dead_sender_is_replaced(
-    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
+    """Whether it dies with records in its hands or before it gets them."""
     topic = await make_topic(kafka, partitions=1)
     async with producing(kafka) as producer, asyncio.timeout(LIMIT_S):
         await producer.send(topic, key=b"k", value=b"v")
+        accumulator = producer._producer._message_accumulator
+        drain = accumulator.drain_by_nodes
 
-        def die(*_: Any, **__: Any) -> None:
+        def die(*args: Any, **options: Any) -> Any:
+            if busy and not accumulator._batches:
+                return drain(*args, **options)
             raise ZeroDivisionError("a fault in aiokafka")
 
-        monkeypatch.setattr(producer._producer._message_accumulator, "drain_by_nodes", die)
+        monkeypatch.setattr(accumulator, "drain_by_nodes", die)
         sent = await asyncio.gather(*numbered(producer, topic, 50))
     assert [s.offset for s in sent] == list(range(1, 51))
 

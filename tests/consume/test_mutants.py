@@ -1,0 +1,270 @@
+"""A test of the tests: each of these faults, put into the code, is seen by the oracle of ``world.py``.
+
+A mutant is a module of the library with one place changed, run as a module of its own; every name
+that other modules of the library took from the original is replaced. The plans are the same for all
+mutants and come from seeds; the code as it is plays all of them without a fault.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.consume.world import ENDS, Plan, play
+from tests.support import DeadlockError, run_virtual
+
+pytestmark = pytest.mark.usefixtures("no_logs")
+
+SEEDS = 90
+LIMIT_S = 10.0
+
+MUTANTS: dict[str, tuple[str, str, str]] = {
+    "a permit is not given back when the wait is cancelled": (
+        "middleware.permits",
+        "if future.done() and not future.cancelled() and future.result():",
+        "if False:",
+    ),
+    "a permit is not given back when the handler ends": (
+        "middleware.permits",
+        "            finally:\n                self._release()",
+        "            finally:\n                pass",
+    ),
+    "a permit is given to a wait that has ended": (
+        "middleware.permits",
+        "            if not future.done():\n                future.set_result(True)\n",
+        "            if True:\n                future.done() or future.set_result(True)\n",
+    ),
+    "no permit is asked for": ("middleware.permits", "if self._free:", "if True:"),
+    "a retry holds its permit": (
+        "middleware.stacks",
+        "layers = [forever(), *innermost]",
+        "layers = [innermost[0], permits, forever(), timeout]",
+    ),
+    "an abandoned run completes its offset": (
+        "consume.partition",
+        "if outcome.kind is not Kind.ABANDONED:",
+        "if True:",
+    ),
+    "a transient failure ends the record": (
+        "middleware.retry",
+        "while outcome.kind is Kind.TRANSIENT:",
+        "while False:",
+    ),
+    "a key is free before its run has ended": (
+        "consume.lanes",
+        "            runs.add(run)\n",
+        "            runs.add(run)\n            queue.done(run.key)\n            queue.push(run.key, run)\n"
+        "            queue.pop()\n",
+    ),
+    "a key queue that hands out keys in flight": (
+        "consume.lanes",
+        "                outcome = await call(run)\n",
+        "                queue.done(run.key)\n                self.wake()\n"
+        "                try:\n                    outcome = await call(run)\n"
+        "                finally:\n                    queue.push(run.key, run)\n"
+        "                    while queue.pop() is not run: pass\n",
+    ),
+    "a commit goes one past an unfinished offset": (
+        "consume.partition",
+        "        return None if committable == self.committed else committable\n",
+        "        return None if committable == self.committed else committable + bool(self.runs)\n",
+    ),
+    "the last admitted offset is committed": (
+        "consume.partition",
+        "committable = self.tracker.committable\n        return None if",
+        "committable = self.tracker.last_admitted\n"
+        "        committable = committable and committable + 1\n        return None if",
+    ),
+    "a commit that failed counts as done": (
+        "consume.committer",
+        "            return not error.retriable\n",
+        "",
+    ),
+    "nobody is woken after an admission": (
+        "consume.partition",
+        "        self.admit()\n        if self.queue.ready:\n            self._lanes.wake()",
+        "        self.admit()\n        if self.queue.ready and not self.runs:\n            self._lanes.wake()",
+    ),
+    "a lane does not wake the next one": (
+        "consume.lanes",
+        "            if queue.ready:\n                self.wake()\n            runs",
+        "            runs",
+    ),
+    "a lane forgets that it was woken": ("consume.lanes", "        self._waking = False\n        while", "        while"),
+    "a retiring lane leaves no heir": (
+        "consume.lanes",
+        "        self._partition.admit()\n        if self._partition.queue.ready:\n            self.wake()",
+        "        self._partition.admit()",
+    ),
+    "room is not used when a run ends": (
+        "consume.lanes",
+        "                partition.admit()\n                if queue.ready:\n                    continue\n",
+        "",
+    ),
+    "more is admitted than max_uncommitted": (
+        "consume.partition",
+        "while at < end and room > 0:",
+        "while at < end:",
+    ),
+    "the poller is not told of room": ("consume.poller", "if self._waiting:", "if False:"),
+    "context variables stay in a reused lane": (
+        "consume.lanes",
+        "if task.cancelling() or self._differs():",
+        "if task.cancelling():",
+    ),
+    "a retry sees the context variables of the attempt before": (
+        "middleware.invoke",
+        "if run.attempt > 1:",
+        "if False:",
+    ),
+    "a lane keeps a cancellation": (
+        "middleware.invoke",
+        "    while task.cancelling():\n        task.uncancel()",
+        "    pass",
+    ),
+    "a cancellation that nobody saw strikes the stack": (
+        "middleware.invoke",
+        "        if task.cancelling():\n            if",
+        "        if False:\n            if",
+    ),
+    "a cancelled wait loses its run": (
+        "consume.lanes",
+        "        if self._partition.running and not self._shared.torn_down():\n",
+        "        if False:\n",
+    ),
+    "a SystemExit ends the lane": ("middleware.invoke", "except BaseException as error:", "except Exception as error:"),
+    "a cancelled child ends the lane": (
+        "middleware.invoke",
+        "            if self._torn_down():\n                raise  #",
+        "            if True:\n                raise  #",
+    ),
+    "an error that cannot say what it is ends the partition": (
+        "model.outcome",
+        "    except Exception:  # noqa: BLE001\n",
+        "    except ZeroDivisionError:\n",
+    ),
+    "filtered records are not finished": (
+        "consume.partition",
+        "            else:\n                tracker.complete(offset)",
+        "            else:\n                pass",
+    ),
+    "an echo is handled": (
+        "consume.filters",
+        "first_header(headers, SOURCE_SYSTEM) == self._group_id",
+        "False",
+    ),
+    "dead letters are not written": (
+        "middleware.dead_letter",
+        "if not await self._writer.write(run, outcome.error):",
+        "if False:",
+    ),
+    "a revoke does not stop admission": (
+        "consume.partition",
+        "    def _stop_admission(self) -> None:\n        self.running = False\n",
+        "    def _stop_admission(self) -> None:\n        if not self.closed: return\n",
+    ),
+    "a drain does not wait": (
+        "consume.partition",
+        "        if self.runs and timeout_s > 0:",
+        "        if False:",
+    ),
+    "a shutdown does not end backoffs": (
+        "consume.partition",
+        "            run.interrupt()",
+        "            pass",
+    ),
+    "a lost partition is not told": (
+        "consume.partition",
+        "        self.cancelling = True\n        for run in tuple(self.runs):\n            run.cancel()\n        self._close()",
+        "        self._close()",
+    ),
+    "a deadline is not watched": ("middleware.timeout", "running[run] = None", "pass"),
+    "closed partitions keep their lanes": ("consume.partition", "        self._lanes.close()", "        pass"),
+    "the last commit is forgotten": (
+        "consume.assignment",
+        "        await self._committer.commit_finally(partitions, COMMIT_TIMEOUT_S)\n",
+        "",
+    ),
+}
+
+
+def plan_of(seed: int) -> Plan:
+    """A plan as ``test_interleavings`` makes them, from a seed; every third one is disturbed."""
+    chance = random.Random(seed)
+    disturbed = seed % 3 == 2
+    steps: list[tuple[Any, ...]] = []
+    for _ in range(chance.randint(10, 45)):
+        match chance.choice("sssseeewwlt" + "jvxob" * disturbed):
+            case "s":
+                kinds = ("message",) * 5 + ("undecodable", "filtered", "echo", "tombstone")
+                step: tuple[Any, ...] = (
+                    "send", chance.randrange(2), chance.choice("aabc"), chance.choice(kinds),
+                )
+            case "e":
+                step = ("end", chance.randrange(6), chance.choice(ENDS))
+            case "w":
+                step = ("end", chance.randrange(6), "success")
+            case "l":
+                step = ("look",)
+            case "t":
+                step = ("tick", chance.choice([0.01, 0.3, 1.0, 4.0]))
+            case "j":
+                step = ("join",)
+            case "v":
+                step = ("leave", chance.randrange(2))
+            case "x":
+                step = ("expel", chance.randrange(2))
+            case "o":
+                step = ("outage", chance.randint(1, 4))
+            case _:
+                step = ("tick", chance.choice([9.0, 25.0]))
+        steps.append(step)
+    return Plan(
+        mode=("pipeline", "pipeline", "best-effort", "low-latency")[seed % 4],
+        partitions=chance.randint(1, 2),
+        max_concurrency=chance.randint(1, 3),
+        max_uncommitted=chance.randint(1, 4),
+        steps=tuple(steps),
+    )
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
+    original = importlib.import_module(f"prosody.{name}")
+    source = Path(str(original.__file__)).read_text()
+    assert source.count(old) == 1, f"{source.count(old)} places to put the mutation: {old!r}"
+    mutant = ModuleType(original.__name__)
+    monkeypatch.setitem(sys.modules, original.__name__, mutant)
+    exec(compile(source.replace(old, new), f"mutant of {name}", "exec"), vars(mutant))
+    for module in [m for n, m in sys.modules.items() if n.startswith("prosody.")]:
+        for attribute, value in list(vars(module).items()):
+            mine = getattr(value, "__module__", None) == original.__name__
+            replacement = vars(mutant).get(attribute)
+            if mine and module is not mutant and replacement is not None and callable(value):
+                monkeypatch.setattr(module, attribute, replacement)
+
+
+def first_fault() -> str | None:
+    """What the first plan that goes wrong says; None when all go well."""
+    for seed in range(SEEDS):
+        try:
+            run_virtual(play(plan_of(seed)))
+        # Whatever it is, it shows: an oracle's fault, a deadlock, an error of the mutant's own.
+        except (Exception, SystemExit) as fault:
+            return f"seed {seed}: {type(fault).__name__}: {fault}"
+    return None
+
+
+def test_the_code_as_it_is_shows_no_fault() -> None:
+    assert first_fault() is None
+
+
+@pytest.mark.parametrize("mutant", list(MUTANTS))
+def test_mutant_is_seen(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, *MUTANTS[mutant])
+    assert first_fault() is not None, f"no plan shows that {mutant}"
