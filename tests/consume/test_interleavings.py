@@ -31,7 +31,7 @@ def steps(disturbances: bool) -> st.SearchStrategy[tuple[Any, ...]]:
             st.just(("join",)),
             st.tuples(st.just("leave"), small),
             st.tuples(st.just("expel"), small),
-            st.tuples(st.just("outage"), st.integers(1, 4)),
+            st.tuples(st.just("outage"), st.sampled_from(["poll", "commit"]), st.integers(1, 4)),
             st.tuples(st.just("tick"), st.sampled_from([9.0, 25.0])),
         ]
     return st.one_of(kinds)

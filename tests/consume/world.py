@@ -38,6 +38,7 @@ VALUES: dict[str, tuple[bytes | None, tuple[tuple[str, bytes | None], ...]]] = {
     "tombstone": (None, ()),
 }
 TIMEOUT_S = 20.0
+SHUTDOWN_TIMEOUT_S = 10.0
 MAX_RETRIES = 2
 
 mark: contextvars.ContextVar[object] = contextvars.ContextVar("mark")
@@ -64,11 +65,15 @@ class OutsideError(BaseException):
     """Not even an ``Exception``."""
 
 
-SUCCESSES = frozenset({"success", "garbage", "set mark", "cancel unseen", "cancel swallowed", "cancel late",
-                       "cancel much later", "mark and cancel"})
-FAILURES_TRANSIENT = frozenset({"transient", "ugly", "base", "exit", "raise cancelled", "cancel self",
-                                "cancelled child", "fail and cancel late", "fail and cancel much later"})
-ENDS = tuple(sorted(SUCCESSES | FAILURES_TRANSIENT | {"permanent"}))
+SUCCESSES = (
+    "success", "garbage", "set mark", "mark and cancel", "cancel unseen", "cancel swallowed",
+    "cancel late", "cancel much later", "cancel a waiting run",
+)  # fmt: skip
+ENDS = (
+    *SUCCESSES, "permanent", "transient", "ugly", "base", "exit", "raise cancelled", "cancel self",
+    "cancelled child", "mark and fail", "fail and cancel late", "fail and cancel much later",
+)  # fmt: skip
+"""How handlers end; what is not among the successes and not permanent is transient."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Attempt:
     message: Message
     context: Context
     how: asyncio.Future[str]
+    began_s: float
     verdict: str | None = None
 
     @property
@@ -100,8 +106,13 @@ class Attempt:
 class Member:
     """A consumer and every partition object that it ever had."""
 
+    name: str
     consumer: Consumer
     partitions: list[Partition] = field(default_factory=list)
+    draining_since_s: dict[Partition, float] = field(default_factory=dict)
+    lost: set[Partition] = field(default_factory=set)
+    expelled: set[Partition] = field(default_factory=set)
+    stopped: asyncio.Task[None] | None = None
 
     def running(self) -> list[Partition]:
         return [p for p in self.partitions if p.running]
@@ -131,7 +142,9 @@ class World:
         self.dead_letters_read = 0
         self.automatic = False
         self.faults: list[str] = []
-        self.stops: list[asyncio.Task[None]] = []
+        self.outages = 0
+        self.strays = False
+        """Cancellations are under way that an earlier handler set off; they may strike a later one."""
 
     # -- members ------------------------------------------------------------------------------
 
@@ -143,7 +156,7 @@ class World:
                 "allowed_events": ["order."], "max_concurrency": self.plan.max_concurrency,
                 "max_uncommitted": self.plan.max_uncommitted, "max_retries": MAX_RETRIES,
                 "retry_base": 0.1, "max_retry_delay": 1.0, "timeout": TIMEOUT_S,
-                "shutdown_timeout": 10.0, "commit_interval": 0.5, "poll_interval": 50.0,
+                "shutdown_timeout": SHUTDOWN_TIMEOUT_S, "commit_interval": 0.5, "poll_interval": 50.0,
                 "stall_threshold": 600.0,
             },
             {},
@@ -157,13 +170,14 @@ class World:
         consumer = Consumer(
             config, self.broker, producer, HandlerMethods(self), self.runtime, name
         )
-        member = Member(consumer)
+        member = Member(name, consumer)
         assignment = consumer._assignment
         start: Callable[[TopicPartition], Partition] = assignment._start
 
         def remember(tp: TopicPartition) -> Partition:
             partition = start(tp)
             member.partitions.append(partition)
+            self._watch_end(member, partition)
             return partition
 
         def failed(partition: Partition, error: BaseException) -> None:
@@ -179,12 +193,27 @@ class World:
 
     def leave(self, member: Member) -> None:
         self.members.remove(member)
-        self.stops.append(asyncio.create_task(member.consumer.stop()))
+        member.stopped = asyncio.create_task(member.consumer.stop())
+
+    def _watch_end(self, member: Member, partition: Partition) -> None:
+        drain, lose = partition.drain, partition.lose
+
+        async def note_drain(cancel_after_s: float, abandon_after_s: float) -> None:
+            member.draining_since_s.setdefault(partition, self.runtime.monotonic())
+            await drain(cancel_after_s, abandon_after_s)
+
+        def note_lost() -> None:
+            member.lost.add(partition)
+            lose()
+
+        partition.drain = note_drain  # type: ignore[method-assign]
+        partition.lose = note_lost  # type: ignore[method-assign]
 
     # -- the handler --------------------------------------------------------------------------
 
     async def on_message(self, context: Context, message: Message) -> None:
-        attempt = Attempt(message, context, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        attempt = Attempt(message, context, loop.create_future(), loop.time())
         self._check_start(attempt)
         self.inside.append(attempt)
         try:
@@ -197,6 +226,7 @@ class World:
             except asyncio.CancelledError:
                 attempt.verdict = "cut short"
                 self.disturbed = True
+                self._check_cut(attempt)
                 raise
             finally:
                 if attempt in self.waiting:
@@ -204,6 +234,9 @@ class World:
             attempt.verdict = "success" if how in SUCCESSES else "transient"
             if how == "permanent":
                 attempt.verdict = "permanent"
+            self.strays = self.strays or how.endswith(("late", "later", "waiting run"))
+            if how == "cancel a waiting run":
+                self._cancel_waiting()
             return await _end(how)
         finally:
             self.inside.remove(attempt)
@@ -224,7 +257,7 @@ class World:
                 self.faults.append(f"{where} began before the end of {offset}")
         for other_attempt in self.inside:
             same = other_attempt.tp == tp and other_attempt.message.key == message.key
-            if same and not other_attempt.context.should_cancel():
+            if same and not self._may_overlap(other_attempt):
                 self.faults.append(f"{where} began while {other_attempt.message.offset} ran")
         run = attempt.context._run
         in_use = sum(
@@ -237,6 +270,35 @@ class World:
             self.faults.append(f"{where} began in a cancelled lane")
         if mark.get(None) != "subscribed":
             self.faults.append(f"{where} sees the context variables of another run")
+
+    def _may_overlap(self, attempt: Attempt) -> bool:
+        """Whether the attempt was told to stop, or its partition taken without a word."""
+        partition = attempt.context._run.partition
+        return attempt.context.should_cancel() or any(
+            partition in member.expelled for member in self.everyone
+        )
+
+    def _check_cut(self, attempt: Attempt) -> None:
+        """A handler may be cancelled for three reasons, and not before their time."""
+        now = self.runtime.monotonic()
+        partition = attempt.context._run.partition
+        for member in self.everyone:
+            if partition in member.lost:
+                return
+            since = member.draining_since_s.get(partition)
+            if since is not None and now - since >= 0.8 * SHUTDOWN_TIMEOUT_S:
+                return
+        if now - attempt.began_s < TIMEOUT_S and not self.strays:
+            self.faults.append(f"{attempt.tp}:{attempt.message.offset} cancelled without a reason")
+
+    def _cancel_waiting(self) -> None:
+        """Somebody who kept the task of a run cancels it while the run waits between attempts."""
+        for member in self.everyone:
+            for partition in member.partitions:
+                for run in partition.runs:
+                    if run.interruptible is not None and run.task is not None:
+                        asyncio.get_running_loop().call_soon(run.task.cancel)
+                        return
 
     def _judge(self, attempt: Attempt) -> None:
         at = (attempt.tp.partition, attempt.message.offset)
@@ -274,10 +336,14 @@ class World:
                 self.leave(self.members[index % len(self.members)])
             case ("expel", index) if self.members:
                 self.disturbed = True
-                client_id = self.members[index % len(self.members)].consumer._broker_consumer
-                self.cluster.expel(GROUP, client_id._settings.client_id)  # type: ignore[attr-defined]
-            case ("outage", calls):
-                self._fail_calls(calls)
+                self.outages += 1  # what finished since the last commit runs again
+                member = self.members[index % len(self.members)]
+                # It may learn of it late, when its present listener call has returned.
+                member.expelled.update(member.partitions)
+                self.cluster.expel(GROUP, member.name)
+            case ("outage", call, times):
+                self.outages += 1
+                self._fail_calls(call, times)
         await settle()
         self.check()
 
@@ -290,14 +356,12 @@ class World:
         if kind != "message" and not (kind == "undecodable" and self.plan.mode == "low-latency"):
             self.ended.add((partition, offset))
 
-    def _fail_calls(self, calls: int) -> None:
-        left = calls
-
+    def _fail_calls(self, call: str, times: int) -> None:
         def on_call(name: str, _: str) -> None:
-            nonlocal left
-            if left > 0 and name in ("commit", "poll"):
-                left -= 1
-                raise BrokerError("an outage", retriable=name == "poll" or left % 2 == 0)
+            nonlocal times
+            if times > 0 and name == call:
+                times -= 1
+                raise BrokerError("an outage", retriable=times % 2 == 0)
 
         self.cluster.on_call = on_call
 
@@ -319,10 +383,30 @@ class World:
             for partition_object in member.partitions:
                 partition_object.queue.check_valid()
                 partition_object.tracker.check_valid()
+                self._check_ending(member, partition_object)
                 if partition_object.uncommitted > self.plan.max_uncommitted:
                     self.faults.append(f"{partition_object.name} admitted more than max_uncommitted")
+            self._check_last_commit(member)
+        for attempt in self.inside:
+            late = self.runtime.monotonic() - attempt.began_s > TIMEOUT_S
+            if late and not attempt.context.should_cancel():
+                self.faults.append(f"{attempt.tp}:{attempt.message.offset} runs past its deadline")
         self.check_busy()
         self.raise_faults()
+
+    def _check_ending(self, member: Member, partition: Partition) -> None:
+        if partition in member.draining_since_s and not partition.closed:
+            if not any(a.context._run.partition is partition for a in self.inside):
+                self.faults.append(f"{partition.name} goes on draining, and nothing runs")
+
+    def _check_last_commit(self, member: Member) -> None:
+        """Who leaves in order has committed what it finished."""
+        if member.stopped is None or not member.stopped.done() or self.outages:
+            return
+        for partition in member.partitions:
+            finished = partition.tracker.committable or 0
+            if self.committed.get(partition.topic_partition, 0) < finished:
+                self.faults.append(f"{partition.name} given up, {finished} not committed")
 
     def _read_dead_letters(self) -> None:
         log = self.cluster.logs(FAILURES)[0]
@@ -342,6 +426,10 @@ class World:
                     self.faults.append(f"{partition.name}: a key is ready and no lane takes it")
                 if not partition.wants_records and partition.uncommitted < self.plan.max_uncommitted:
                     self.faults.append(f"{partition.name}: room, and records that are not admitted")
+                position = member.consumer._broker_consumer._held.get(partition.topic_partition)  # type: ignore[attr-defined]
+                if partition.wants_records and position and not member.consumer._poller._failing:
+                    if position.ready and position.offset < position.log.end:
+                        self.faults.append(f"{partition.name}: room, and records that are not polled")
 
     def raise_faults(self) -> None:
         if self.faults:
@@ -356,9 +444,13 @@ class World:
                 attempt.how.set_result("success")
         if not self.members:
             await self.join()
-        await asyncio.sleep(200.0)
-        await settle()
-        self.check()
+        for _ in range(50):
+            await asyncio.sleep(4.0)
+            await settle()
+            self.check()
+            ends = {TopicPartition(TOPIC, n): x.end for n, x in enumerate(self.cluster.logs(TOPIC))}
+            if all(self.committed.get(tp, 0) == end for tp, end in ends.items()):
+                break
         for number, log in enumerate(self.cluster.logs(TOPIC)):
             committed = self.committed.get(TopicPartition(TOPIC, number), 0)
             if committed != log.end:
@@ -371,8 +463,11 @@ class World:
                     self.faults.append(f"{kind} {at} ended {self.finals[at]} times")
         for member in list(self.members):
             self.leave(member)
-        await asyncio.gather(*self.stops)
+        for member in self.everyone:
+            assert member.stopped is not None
+            await member.stopped
         await settle()
+        self.check()
         self._check_leftovers()
         self.raise_faults()
 
@@ -418,6 +513,9 @@ async def _end(how: str) -> Any:
             await asyncio.sleep(0)
         case "cancel unseen":
             task.cancel()
+        case "mark and fail":
+            mark.set(object())
+            raise ValueError("a transient failure")
         case "mark and cancel":
             mark.set(object())
             task.cancel()

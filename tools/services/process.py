@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from tools.services import guard
 from tools.services.errors import ServiceError
 from tools.services.jars import ensure_jars
 from tools.services.java import find_java
 from tools.services.ports import free_port
+from tools.services.spawn import dismiss, spawn_guarded, wait_until_frozen
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
@@ -27,12 +27,8 @@ PAUSE_TIMEOUT_S = 10.0
 # Half the work to start, at the price of a slower server later: for tests, not for measurements.
 QUICK_JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 _READY_POLL_S = 0.05
-_PAUSE_POLL_S = 0.002
 _TAIL_BYTES = 32_768
 _TAIL_LINES = 40
-# The shell waits for a word before it becomes the server. When the parent dies, or is interrupted,
-# before the guard stands, the pipe closes and the server is never started.
-_START_GATE = 'read -r _ && exec "$0" "$@" </dev/null'
 
 _live: set[Server] = set()
 
@@ -153,7 +149,8 @@ class Server(ABC):
                 # A folder half prepared cannot be started from.
                 self.close()
                 raise
-        self._spawn(self._command(self.folder, java, jars), self.folder)
+        command = self._command(self.folder, java, jars)
+        self._process, self._guard = spawn_guarded(command, self.folder, self.log_path)
 
     def wait_until_ready(self) -> None:
         """Return when the launched server answers.
@@ -211,7 +208,11 @@ class Server(ABC):
         """
         self._signal(signal.SIGSTOP)
         self._paused = True
-        self._wait_until_stopped()
+        assert self._process is not None
+        if not wait_until_frozen(self._process, PAUSE_TIMEOUT_S):
+            raise ServiceError(
+                f"{self.title} ended or did not freeze within {PAUSE_TIMEOUT_S:.0f} s:\n{self.log_tail()}"
+            )
 
     def resume(self) -> None:
         """Let a paused process go on; does nothing otherwise."""
@@ -270,35 +271,6 @@ class Server(ABC):
             raise ServiceError(f"{self.title} has no folder: it was not started, or is closed")
         return self.folder / name
 
-    def _spawn(self, command: list[str], folder: Path) -> None:
-        with self.log_path.open("ab") as log:
-            log.write(f"--- {' '.join(command)}\n".encode())
-            log.flush()
-            # A session of its own: Ctrl-C at the terminal is for us, and we end the server.
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _START_GATE, *command],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._paused = False
-        self._guard = subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-S", guard.__file__),
-                *(str(os.getpid()), str(self._process.pid), str(folder)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        gate = self._process.stdin
-        assert gate is not None
-        gate.write(b"go\n")
-        gate.close()
-
     def _failure(self, what: str) -> ServiceError:
         tail = self.log_tail()
         log = self.close(keep_log=True)
@@ -308,22 +280,6 @@ class Server(ABC):
         if self._process is None or not self.running:
             raise ServiceError(f"{self.title} is not running, so it cannot get {number.name}")
         self._process.send_signal(number)
-
-    def _wait_until_stopped(self) -> None:
-        # The signal is on its way when kill returns: on a busy machine threads run on for a while.
-        assert self._process is not None
-        deadline = time.monotonic() + PAUSE_TIMEOUT_S
-        while True:
-            pid, status = os.waitpid(self._process.pid, os.WUNTRACED | os.WNOHANG)
-            if pid and os.WIFSTOPPED(status):
-                return
-            if pid:
-                # It ended instead, and we have just taken the news from Popen.
-                self._process.returncode = os.waitstatus_to_exitcode(status)
-                raise ServiceError(f"{self.title} ended while it was paused:\n{self.log_tail()}")
-            if time.monotonic() > deadline:
-                raise ServiceError(f"{self.title} did not freeze within {PAUSE_TIMEOUT_S:.0f} s")
-            time.sleep(_PAUSE_POLL_S)
 
     def _reap(self) -> None:
         self._paused = False
@@ -336,16 +292,8 @@ class Server(ABC):
 
     def _dismiss_guard(self) -> None:
         watcher, self._guard = self._guard, None
-        if watcher is None:
-            return
-        assert watcher.stdin is not None
-        try:
-            watcher.stdin.write(guard.FAREWELL)
-            watcher.stdin.close()
-        except BrokenPipeError:
-            # Somebody ended the guard; there is nothing left to dismiss.
-            pass
-        watcher.wait(STOP_TIMEOUT_S)
+        if watcher is not None:
+            dismiss(watcher)
 
 
 _owner_pid = os.getpid()

@@ -88,6 +88,7 @@ class KafkaConsumer:
             listener,
             fetch_bytes=self._settings.fetch_bytes,
             commit_grace_s=COMMIT_LIMIT_S,
+            on_pollable=self._look_again,
         )
         # Only now, because start() of a subscribed consumer waits for its assignment, without limit.
         if subscription.pattern is None:
@@ -210,6 +211,10 @@ class KafkaConsumer:
 
     def wake(self) -> None:
         self._woken = True
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Have a poll that waits look at the buffers; it goes on waiting when it finds nothing."""
         if self._waiting is not None:
             _set(self._waiting)
 

@@ -14,7 +14,7 @@ from prosody.broker.protocol import TopicPartition
 from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from prosody.broker.protocol import RebalanceListener
 
@@ -45,11 +45,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
         *,
         fetch_bytes: int,
         commit_grace_s: float,
+        on_pollable: Callable[[], None],
     ) -> None:
         self._consumer = consumer
         self._listener = listener
         self._fetch_bytes = fetch_bytes
         self._commit_grace_s = commit_grace_s
+        self._on_pollable = on_pollable
         self._membership: internals.Membership | None = None
         self._open_commits: set[asyncio.Future[None]] = set()
         self._closed = False
@@ -127,6 +129,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
         await self._tell("on_assigned", self.held)
         if not self._closed:
             self.pollable = given
+            # Their records may be buffered already, and a poll wait for the news of it.
+            self._on_pollable()
 
     async def _tell(self, event: str, partitions: frozenset[TopicPartition]) -> None:
         try:

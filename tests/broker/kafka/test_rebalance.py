@@ -27,9 +27,21 @@ class Stage:
         self.fetcher = SimpleNamespace(_max_partition_fetch_bytes=0)
         self.consumer: Any = SimpleNamespace(_coordinator=self.coordinator, _fetcher=self.fetcher)
         self.listener = Recorder()
-        self.assignment = Assignment(
-            self.consumer, self.listener, fetch_bytes=1 << 20, commit_grace_s=20.0
+        self.looks = 0
+        self.assignment = self.make(20.0)
+
+    def make(self, commit_grace_s: float) -> Assignment:
+        return Assignment(
+            self.consumer,
+            self.listener,
+            fetch_bytes=1 << 20,
+            commit_grace_s=commit_grace_s,
+            on_pollable=self.look,
         )
+
+    def look(self) -> None:
+        assert self.assignment.pollable
+        self.looks += 1
 
     def lose_membership(self) -> None:
         self.coordinator.generation, self.coordinator.member_id = -1, ""
@@ -99,6 +111,7 @@ async def test_held_and_pollable(stage: Stage) -> None:
     await note("between")(None)
     await stage.assignment.on_partitions_revoked(LOWER)
     await note("after")(None)
+    assert stage.looks == 1  # a poll that waited was told
     assert states == [("assigned", 2, 0), ("between", 2, 2), ("revoked", 2, 0), ("after", 0, 0)]
 
 
@@ -116,9 +129,7 @@ async def test_a_revoke_waits_for_commits_under_way(stage: Stage) -> None:
 
 
 async def test_a_commit_that_does_not_end_is_given_up(stage: Stage) -> None:
-    stage.assignment = Assignment(
-        stage.consumer, stage.listener, fetch_bytes=1 << 20, commit_grace_s=0.0
-    )
+    stage.assignment = stage.make(0.0)
     await stage.assignment.on_partitions_assigned(LOWER)
     commit = stage.assignment.commit_begins()
     async with asyncio.timeout(5):
