@@ -49,15 +49,20 @@ lint: $(VENV)/.dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# The structures of the core one by one, then the whole path on the embedded broker and on a real Kafka.
 bench: $(VENV)/.dev
 	$(PY) -m pytest -q --benchmark-only $(wildcard benchmarks/bench_*.py)
 	$(PY) -m benchmarks.path $(ARGS)
+	$(PY) -m tools.services run kafka -- sh -c '$(PY) -m benchmarks.path --kafka $$PROSODY_TEST_KAFKA $(ARGS) \
+	  && $(PY) -m benchmarks.path.latency --kafka $$PROSODY_TEST_KAFKA \
+	  && $(PY) -m benchmarks.path.memory --kafka $$PROSODY_TEST_KAFKA'
 
-services: $(VENV)/.base
-	@$(PY) -m tools.services start $(ARGS)
+# With the standard library alone, so that eval "$$(make services)" gets the variables and nothing else.
+services:
+	@$(PYTHON) -m tools.services start $(ARGS)
 
-services-stop: $(VENV)/.base
-	@$(PY) -m tools.services stop $(ARGS)
+services-stop:
+	@$(PYTHON) -m tools.services stop $(ARGS)
 
 build: $(VENV)/.dev
 	$(PY) -m build --no-isolation --outdir dist .

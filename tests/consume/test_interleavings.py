@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_logs")
 def steps(disturbances: bool) -> st.SearchStrategy[tuple[Any, ...]]:
     small = st.integers(0, 5)
     send = st.tuples(
-        st.just("send"), st.integers(0, 1), st.sampled_from("abc"), st.sampled_from(KINDS)
+        st.just("send"), st.integers(0, 1), st.text("abc", min_size=1, max_size=4), st.sampled_from(KINDS)
     )
     end = st.tuples(st.just("end"), small, st.sampled_from(ENDS))
     well = st.tuples(st.just("end"), small, st.just("success"))
@@ -44,7 +44,7 @@ def plans(mode: str, disturbances: bool) -> st.SearchStrategy[Plan]:
         partitions=st.integers(1, 2),
         max_concurrency=st.integers(1, 3),
         max_uncommitted=st.integers(1, 4),
-        steps=st.lists(steps(disturbances), max_size=40).map(tuple),
+        steps=st.lists(steps(disturbances), min_size=4, max_size=40).map(tuple),
     )
 
 

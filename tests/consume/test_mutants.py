@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.consume.world import ENDS, Plan, play
-from tests.support import DeadlockError, run_virtual
+from tests.support import run_virtual
 
 pytestmark = pytest.mark.usefixtures("no_logs")
 
-SEEDS = 90
+SEEDS = 250
 
 Edit: TypeAlias = "tuple[str, str, str]"
 """A module, a text that stands in it once, and what is to stand there instead."""
@@ -84,13 +84,23 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "nobody is woken after an admission": (
         "consume.partition",
-        "        self.admit()\n        if self.queue.ready:\n            self._lanes.wake()",
-        "        self.admit()\n        if self.queue.ready and not self.runs:\n            self._lanes.wake()",
+        "        self.admit()\n        self.wake_lane()\n",
+        "        self.admit()\n        if not self.runs:\n            self.wake_lane()\n",
     ),
     "a lane does not wake the next one": (
         "consume.lanes",
         "            if queue.ready:\n                self.wake()\n            runs",
         "            runs",
+    ),
+    "nobody is woken when a wait for a permit ends": (
+        "middleware.permits",
+        "            run.partition.wake_lane()\n",
+        "",
+    ),
+    "a wait for a permit is not counted off": (
+        "middleware.permits",
+        "            run.partition.permit_waits -= 1\n",
+        "",
     ),
     "a lane forgets that it was woken": ("consume.lanes", "        self._waking = False\n        while", "        while"),
     "a retiring lane leaves no heir": (
@@ -200,7 +210,7 @@ def plan_of(seed: int) -> Plan:
             case "s":
                 kinds = ("message",) * 5 + ("undecodable", "filtered", "echo", "tombstone")
                 step: tuple[Any, ...] = (
-                    "send", chance.randrange(2), chance.choice("aabc"), chance.choice(kinds),
+                    "send", chance.randrange(2), "".join(chance.choices("abc", k=chance.randint(1, 4))), chance.choice(kinds),
                 )
             case "e":
                 step = ("end", chance.randrange(6), chance.choice(ENDS))
@@ -230,6 +240,21 @@ def plan_of(seed: int) -> Plan:
     )
 
 
+PLANS = (
+    # The last commit of all is the one that fails; chance rarely gets there.
+    Plan(
+        steps=(
+            ("send", 0, "a", "message"),
+            ("look",),
+            ("outage", "commit", 2),
+            ("end", 0, "success"),
+            ("tick", 4.0),
+        )
+    ),
+    *(plan_of(seed) for seed in range(SEEDS)),
+)
+
+
 def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
     original = importlib.import_module(f"prosody.{name}")
     source = Path(str(original.__file__)).read_text()
@@ -247,12 +272,12 @@ def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> No
 
 def first_fault() -> str | None:
     """What the first plan that goes wrong says; None when all go well."""
-    for seed in range(SEEDS):
+    for number, plan in enumerate(PLANS):
         try:
-            run_virtual(play(plan_of(seed)))
+            run_virtual(play(plan))
         # Whatever it is, it shows: an oracle's fault, a deadlock, an error of the mutant's own.
         except (Exception, SystemExit) as fault:
-            return f"seed {seed}: {type(fault).__name__}: {fault}"
+            return f"plan {number}: {type(fault).__name__}: {fault}"
     return None
 
 

@@ -39,6 +39,8 @@ VALUES: dict[str, tuple[bytes | None, tuple[tuple[str, bytes | None], ...]]] = {
 }
 TIMEOUT_S = 20.0
 SHUTDOWN_TIMEOUT_S = 10.0
+CLOCK_S = 1e-6
+"""Sums of floats are not exact."""
 MAX_RETRIES = 2
 
 mark: contextvars.ContextVar[object] = contextvars.ContextVar("mark")
@@ -286,9 +288,9 @@ class World:
             if partition in member.lost:
                 return
             since = member.draining_since_s.get(partition)
-            if since is not None and now - since >= 0.8 * SHUTDOWN_TIMEOUT_S:
+            if since is not None and now - since >= 0.8 * SHUTDOWN_TIMEOUT_S - CLOCK_S:
                 return
-        if now - attempt.began_s < TIMEOUT_S and not self.strays:
+        if now - attempt.began_s < TIMEOUT_S - CLOCK_S and not self.strays:
             self.faults.append(f"{attempt.tp}:{attempt.message.offset} cancelled without a reason")
 
     def _cancel_waiting(self) -> None:
@@ -319,8 +321,9 @@ class World:
 
     async def do(self, step: tuple[Any, ...]) -> None:
         match step:
-            case ("send", partition, key, kind):
-                self.send(partition % self.plan.partitions, key, kind)
+            case ("send", partition, keys, kind):
+                for key in keys:
+                    self.send(partition % self.plan.partitions, key, kind)
                 return  # without a turn, so that several make one poll
             case ("end", index, how) if self.waiting:
                 attempt = self.waiting.pop(index % len(self.waiting))
@@ -387,8 +390,11 @@ class World:
                 if partition_object.uncommitted > self.plan.max_uncommitted:
                     self.faults.append(f"{partition_object.name} admitted more than max_uncommitted")
             self._check_last_commit(member)
+        lost = {partition for member in self.everyone for partition in member.lost}
         for attempt in self.inside:
-            late = self.runtime.monotonic() - attempt.began_s > TIMEOUT_S
+            if attempt.context._run.partition in lost and not attempt.context._run.cancelled:
+                self.faults.append(f"{attempt.tp}:{attempt.message.offset} is lost and not told so")
+            late = self.runtime.monotonic() - attempt.began_s > TIMEOUT_S + CLOCK_S
             if late and not attempt.context.should_cancel():
                 self.faults.append(f"{attempt.tp}:{attempt.message.offset} runs past its deadline")
         self.check_busy()
@@ -419,10 +425,14 @@ class World:
         """In a quiet moment nothing is left undone that could be done: no wake-up was missed."""
         for member in self.members:
             permits = member.consumer._stack.permits
+            shared = member.consumer._assignment._shared
+            handlers = sum(a.context._run.partition._shared is shared for a in self.inside)
+            if permits.in_use != handlers:
+                self.faults.append(f"{permits.in_use} permits in use, {handlers} handlers run")
             if permits.in_use < self.plan.max_concurrency and permits.waiting:
                 self.faults.append("a run waits for a permit and one is free")
             for partition in member.running():
-                if partition.queue.ready:
+                if partition.queue.ready and not partition.permit_waits:
                     self.faults.append(f"{partition.name}: a key is ready and no lane takes it")
                 if not partition.wants_records and partition.uncommitted < self.plan.max_uncommitted:
                     self.faults.append(f"{partition.name}: room, and records that are not admitted")
