@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from tests.core.halves import HALVES, STRUCTURES, core_class
 
-settings.register_profile("long", max_examples=3_000, stateful_step_count=150, deadline=None)
+settings.register_profile("long", max_examples=1_000, stateful_step_count=150, deadline=None)
 if os.environ.get("HYPOTHESIS_PROFILE") == "long":
     settings.load_profile("long")
 

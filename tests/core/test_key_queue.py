@@ -108,6 +108,8 @@ class KeyQueueMachine(RuleBasedStateMachine):
 
 TestKeyQueueAgainstModel = KeyQueueMachine.TestCase
 TestKeyQueueAgainstModel.settings = settings(deadline=None)
+# The long profile, and shrinking a failure, take longer than a test otherwise may.
+TestKeyQueueAgainstModel.pytestmark = [pytest.mark.timeout(3_600)]
 
 
 def test_one_entry_of_a_key_is_in_flight_and_keys_take_turns(key_queue: Any) -> None:

@@ -120,6 +120,8 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
 
 TestOffsetTrackerAgainstModel = OffsetTrackerMachine.TestCase
 TestOffsetTrackerAgainstModel.settings = settings(deadline=None)
+# The long profile, and shrinking a failure, take longer than a test otherwise may.
+TestOffsetTrackerAgainstModel.pytestmark = [pytest.mark.timeout(3_600)]
 
 
 def test_completions_out_of_order_become_one_committable_offset(offset_tracker: Any) -> None:

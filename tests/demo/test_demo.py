@@ -18,7 +18,7 @@ from demo.__main__ import main
 from demo.handler import OrderHandler
 from demo.orders import make_orders
 from demo.settings import FAILING_KEY, HOT_KEY, Settings
-from demo.views import RichScreen
+from demo.views import PlainScreen, RichScreen, make_screen
 from prosody import BrokerError, Context, Message, PermanentError
 from prosody.broker.memory import MemoryCluster
 from prosody.broker.memory import producer as memory_producer
@@ -224,3 +224,23 @@ def test_live_display_draws_what_it_is_given(
     for expected in (HOT_KEY, FAILING_KEY, "other customers", "its service is back", "1,000"):
         assert expected in text
     assert "All checks hold." in text
+
+
+@pytest.mark.parametrize(
+    ("plain", "terminal", "term", "rich", "kind"),
+    [
+        (False, True, "xterm", True, RichScreen),
+        (True, True, "xterm", True, PlainScreen),
+        (False, False, "xterm", True, PlainScreen),
+        (False, True, "dumb", True, PlainScreen),
+        (False, True, "xterm", False, PlainScreen),
+    ],
+)
+def test_display_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, plain: bool, terminal: bool, term: str, rich: bool, kind: type
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", term)
+    if not rich:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert type(make_screen(plain)) is kind

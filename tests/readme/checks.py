@@ -104,11 +104,11 @@ async def _permanent(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
             _, error = await handler.next_call()
             assert isinstance(error, PermanentError)
             assert isinstance(error.__cause__, cause)
-        assert await handler.next_call() == (Message_with({"total": 1}), None)
+        assert await handler.next_call() == (WithPayload({"total": 1}), None)
     assert capsys.readouterr().out == "customer-7: 2\n"
 
 
-class Message_with:  # noqa: N801  # reads as what it is in an assertion
+class WithPayload:
     """Equal to every message with this payload."""
 
     def __init__(self, payload: Any) -> None:
@@ -132,7 +132,7 @@ async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
         no_context = cast("Context", None)
         # Two keys of one partition, the later offset first, and everything delivered twice.
         for key, offset in (("a", 0), ("b", 2), ("a", 1), ("a", 0), ("b", 2), ("a", 1)):
-            payload = {"amount": 10 ** offset}
+            payload = {"amount": 10**offset}
             now = datetime.now(UTC)
             await handler.on_message(no_context, Message("orders", 0, offset, now, key, payload))
         balances = dict(database.execute("SELECT key, balance FROM account"))
@@ -159,7 +159,7 @@ async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     handler = Watched(names["BatchHandler"]())
     async with subscribed(handler, mode="best-effort", timeout="200ms") as client:
         await client.send("orders", "customer-7", {"rows": 1})
-        assert await handler.next_call() == (Message_with({"rows": 1}), None)
+        assert await handler.next_call() == (WithPayload({"rows": 1}), None)
         await client.send("orders", "customer-7", {"rows": 10_000_000})
         _, error = await handler.next_call()
     assert isinstance(error, asyncio.CancelledError)

@@ -14,6 +14,7 @@ the program prints.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,12 @@ class Section:
     @property
     def not_yet(self) -> str | None:
         """What the section says is missing, in one line; None when nothing is."""
-        quoted = re.search(r"^" + re.escape(NOT_YET) + r"((?:.*\n?)(?:^> .*\n?)*)", self.text, re.M)
-        return None if quoted is None else " ".join(re.sub(r"^> ", "", quoted[1], flags=re.M).split())
+        lines = iter(self.text.splitlines())
+        for line in lines:
+            if line.startswith(NOT_YET):
+                rest = itertools.takewhile(lambda more: more.startswith("> "), lines)
+                return " ".join([line.removeprefix(NOT_YET), *(more[2:].strip() for more in rest)])
+        return None
 
 
 def read() -> str:
@@ -140,6 +145,8 @@ def _with_anchors(headings: list[tuple[int, str, list[str]]]) -> list[Section]:
         parents = tuple(name for _, name in path)
         path.append((level, title))
         result.append(
-            Section(title, level, f"{anchor}-{count}" if count else anchor, "\n".join(lines), parents)
+            Section(
+                title, level, f"{anchor}-{count}" if count else anchor, "\n".join(lines), parents
+            )
         )
     return result

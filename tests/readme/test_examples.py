@@ -89,9 +89,7 @@ def test_the_service_stops_in_order_on_signals(
 
 
 @of("client")
-async def test_clients_can_be_made_and_used(
-    block: Block, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_clients_can_be_made_and_used(block: Block, caplog: pytest.LogCaptureFixture) -> None:
     client = (await execute(block, ProsodyClient=ProsodyClient))["client"]
     assert not caplog.records, "the README's options should need no warning"
     assert await client.consumer_state() == "configured"
@@ -140,7 +138,12 @@ VARIABLE = re.compile(r"(PROSODY_\w+)=(\S+)(?:\s+#.*)?$")
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [m.groups() for b in blocks("bash") for line in b.code.splitlines() if (m := VARIABLE.match(line))],
+    [
+        m.groups()
+        for b in blocks("bash")
+        for line in b.code.splitlines()
+        if (m := VARIABLE.match(line))
+    ],
 )
 def test_variables_are_understood(variable: str, value: str) -> None:
     assert variable in {option.variable for option in OPTIONS.values()}

@@ -80,7 +80,9 @@ def test_every_error_is_there_with_its_bases(error: type[Exception]) -> None:
 def test_states_are_those_of_the_client() -> None:
     source = inspect.getsource(prosody.ProsodyClient._state)
     states = set(re.findall(r'"(\w+)"', source))
-    rows = re.findall(r"^\| `(\w+)` \|", section("ProsodyClient", within="API reference").text, re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \|", section("ProsodyClient", within="API reference").text, re.MULTILINE
+    )
     assert set(rows) == states
 
 

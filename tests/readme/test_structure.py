@@ -91,7 +91,9 @@ def test_links_lead_somewhere() -> None:
 
 def features() -> dict[str, str]:
     """Anchor -> "yes", "partly" or "not yet", of the table of features."""
-    rows = re.findall(r"^\| \[[^\]]+\]\(#([^)]+)\) \| ([^|]+) \|$", section("Features").text, re.M)
+    rows = re.findall(
+        r"^\| \[[^\]]+\]\(#([^)]+)\) \| ([^|]+) \|$", section("Features").text, re.MULTILINE
+    )
     assert len(rows) > 10
     return dict(rows)
 
