@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from demo.history import Event
-from demo.look import Offsets
+from tools.look import Offsets
 
 
 class Latency(NamedTuple):

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 from demo.handler import StockService
 from demo.history import History
-from demo.look import Look, LookError, Offsets
 from demo.measure import Latency, latency
 from demo.settings import FAILING_KEY, HOT_KEY
+from tools.look import Look, LookError, Offsets
 
 _LAG_EVERY_S = 0.5
 

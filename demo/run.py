@@ -11,7 +11,6 @@ from collections.abc import Callable
 from demo.handler import OrderHandler, StockService
 from demo.history import History
 from demo.logs import LogWatch
-from demo.look import KafkaLook, Look, LookError, MemoryLook, Offsets
 from demo.measure import Facts, measure
 from demo.orders import Order, make_orders
 from demo.progress import View, Watcher
@@ -26,6 +25,8 @@ from demo.settings import (
     Settings,
 )
 from prosody import AdminClient, ProsodyClient, ProsodyError
+from prosody.broker.memory import MemoryCluster
+from tools.look import KafkaLook, Look, LookError, MemoryLook, Offsets
 
 _JOIN_LIMIT_S = 60.0
 _SEND_LIMIT_S = 30.0
@@ -70,11 +71,11 @@ class Run:
         # Fresh names: on a Kafka that runs already nothing of an earlier run may be in the way.
         self._topic = self._group = f"prosody-demo-{uuid.uuid4().hex[:8]}"
         self._connection: dict[str, object] = {"mock": True}
-        self.look: Look = MemoryLook(self._topic, self._group)
+        self.look: Look = MemoryLook(MemoryCluster.shared(), self._topic, self._group)
         servers = settings.bootstrap_servers
         if servers is not None:
             self._connection = {"bootstrap_servers": servers, "mock": False}
-            self.look = KafkaLook(servers, self._topic, self._group, PARTITIONS)
+            self.look = KafkaLook(servers, self._topic, self._group)
         self.watcher = Watcher(self.history, self.stock, self.look, view, len(self.orders))
 
     async def carry_out(self) -> Facts:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from demo.look import Offsets
 from demo.measure import Facts
 from demo.orders import WORK_MS_MAX, WORK_MS_MIN
 from demo.report import duration
 from demo.settings import FAILING_KEY, HOT_KEY, MAX_CONCURRENCY, Settings
+from tools.look import Offsets
 
 
 def introduction(settings: Settings, hot_orders: int) -> str:

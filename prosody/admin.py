@@ -113,5 +113,3 @@ class _Connected:
         traceback: TracebackType | None,
     ) -> None:
         await self._admin.stop()
-
-

@@ -119,7 +119,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.path", description=__doc__)
     parser.add_argument("--kafka", metavar="HOST:PORT", help="a real Kafka (default: embedded)")
     parser.add_argument("--messages", type=int, default=200_000)
-    parser.add_argument("--waiting", type=int, default=40_000, help="messages of the 10 ms runs; 0: none")
+    parser.add_argument(
+        "--waiting", type=int, default=40_000, help="messages of the 10 ms runs; 0: none"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keys", nargs="+", default=["uniform", "zipf"])
     parser.add_argument("--json", type=Path, help="write the figures here")

@@ -45,7 +45,6 @@ class OffsetAndMetadata(NamedTuple):
     metadata: str = ""
 
 
-
 class Record(Protocol):
     """A record as polled. aiokafka's own record class has this shape, so it is not copied."""
 

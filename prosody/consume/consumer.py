@@ -122,9 +122,7 @@ class Consumer:
             raise
         loop = asyncio.get_running_loop()
         for name, run in (("poller", self._poller.run), ("committer", self._committer.run)):
-            self._tasks.append(
-                loop.create_task(self._supervise(name, run), name=f"prosody-{name}")
-            )
+            self._tasks.append(loop.create_task(self._supervise(name, run), name=f"prosody-{name}"))
 
     async def stop(self) -> None:
         """Drain, commit, leave the group. A second call waits for the first one's end.

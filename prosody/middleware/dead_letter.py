@@ -149,5 +149,3 @@ class DeadLetter:
             return outcome
 
         return or_dead_letter
-
-

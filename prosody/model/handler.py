@@ -74,5 +74,3 @@ class HandlerMethods:
         self.on_message: HandlerMethod = found["on_message"]
         self.on_timer = found["on_timer"]
         self.on_excise = found["on_excise"]
-
-

@@ -28,9 +28,7 @@ async def no_task_is_left() -> AsyncIterator[None]:
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
-async def place(
-    request: pytest.FixtureRequest, no_task_is_left: None
-) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, no_task_is_left: None) -> AsyncIterator[Place]:
     runtime = SystemRuntime()
     if request.param == "memory":
         cluster = MemoryCluster()

@@ -122,9 +122,7 @@ class Place:
 class Recorder:
     """Remembers what it handled, and faults no handler should ever see."""
 
-    def __init__(
-        self, behave: Callable[[Context, Message], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, behave: Callable[[Context, Message], Awaitable[None]] | None = None) -> None:
         self.behave = behave
         self.handled: list[Message] = []
         self.attempts: list[Message] = []
@@ -165,6 +163,6 @@ class Recorder:
 async def eventually(look: Callable[[], Awaitable[bool]], what: str) -> None:
     """Look again and again: for what a broker knows and nobody announces."""
     async with asyncio.timeout(DEADLINE_S):
-        while not await look():
+        while not await look():  # noqa: ASYNC110  # nobody announces it
             await asyncio.sleep(0.02)
     assert await look(), what

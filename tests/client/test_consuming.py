@@ -53,7 +53,9 @@ async def test_one_key_runs_alone_and_keys_run_together(place: Place) -> None:
     async def wait(context: Context, message: Message) -> None:
         await release.wait()
 
-    await place.put_many([(b"a", {"i": i}) for i in range(3)] + [(b"b", {"i": 0}), (b"c", {"i": 0})])
+    await place.put_many(
+        [(b"a", {"i": i}) for i in range(3)] + [(b"b", {"i": 0}), (b"c", {"i": 0})]
+    )
     recorder = Recorder(wait)
     await place.client().subscribe(recorder)
     await recorder_running(recorder, {"a", "b", "c"})

@@ -131,13 +131,13 @@ async def read_all(place: Place, topic: str, count: int) -> list[Record]:
 async def test_low_latency_sends_what_fails_to_the_failure_topic(place: Place) -> None:
     await place.create_topic()
     failed = await place.create_topic(unique("failed"), partitions=1)
-    await place.put({"id": "a", "i": 0}, key=b"bad", headers=(("source-system", b"shop"), ("x", b"1")))
+    await place.put(
+        {"id": "a", "i": 0}, key=b"bad", headers=(("source-system", b"shop"), ("x", b"1"))
+    )
     await place.put(b"{oops", key=b"\xffbad")
     await place.put({"i": 2}, key=b"good")
     recorder = Recorder(FailsFirst(ValueError("db down"), times=1000))
-    client = place.client(
-        mode="low-latency", failure_topic=failed, max_retries=2, retry_base=0.001
-    )
+    client = place.client(mode="low-latency", failure_topic=failed, max_retries=2, retry_base=0.001)
     await client.subscribe(recorder)
     await recorder.until_handled(1)
     records = await read_all(place, failed, 2)

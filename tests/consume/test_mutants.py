@@ -21,7 +21,7 @@ from tests.support import run_virtual
 
 pytestmark = pytest.mark.usefixtures("no_logs")
 
-SEEDS = 20000
+SEEDS = 250
 
 Edit: TypeAlias = "tuple[str, str, str]"
 """A module, a text that stands in it once, and what is to stand there instead."""

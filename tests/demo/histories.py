@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from demo.history import Event, Kind
-from demo.look import Offsets
 from demo.measure import Facts, measure
+from tools.look import Offsets
 
 HOT, FAILING = "hot", "failing"
 

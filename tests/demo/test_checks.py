@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from demo.look import Offsets
 from demo.measure import Facts, latency
 from demo.report import WIDTH, as_json, failures, plain_lines, rows
 from tests.demo.histories import OFFSETS, RIGHT, facts
+from tools.look import Offsets
 
 
 def failed(measured: Facts) -> list[str]:
