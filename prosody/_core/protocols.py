@@ -250,7 +250,12 @@ class TimeWindow(Protocol):
         ...
 
     def room_at(self, key: Hashable, limit: float, now: float) -> float:
-        """The earliest time from ``now`` on at which ``used`` is at most ``limit`` seconds, if nothing of the key runs."""
+        """The earliest time from ``now`` on at which ``used`` is at most ``limit`` seconds.
+
+        Provided that nothing of the key runs meanwhile.
+
+        :raises ValueError: ``limit`` is negative or not finite.
+        """
         ...
 
     def check_valid(self) -> None:

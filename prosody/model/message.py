@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 # Recursive, as type checkers read it; at run time any JSON value.
-JSONValue: TypeAlias = "None | bool | int | float | str | list[JSONValue] | dict[str, JSONValue]"
+JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_MAX = 253_402_300_799_999
