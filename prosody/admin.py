@@ -42,44 +42,37 @@ class AdminClient:
         cleanup_policy: str | None = None,
         retention: float | timedelta | str | None = None,
     ) -> None:
-        """Create a topic and wait until it can be used. None takes the broker's default.
+        """Create a topic and wait until it can be used.
 
-        :param partition_count: 1 or more.
-        :param replication_factor: 1 or more.
-        :param cleanup_policy: ``delete``, ``compact`` or ``delete,compact``.
-        :param retention: a ``timedelta``, seconds, or text such as ``"7d"``.
+        None takes what the variable says, and the broker's default where it is unset.
+
+        :param partition_count: 1 or more; ``PROSODY_TOPIC_PARTITIONS``.
+        :param replication_factor: 1 or more; ``PROSODY_TOPIC_REPLICATION_FACTOR``.
+        :param cleanup_policy: ``delete``, ``compact`` or ``delete,compact``;
+            ``PROSODY_TOPIC_CLEANUP_POLICY``.
+        :param retention: a ``timedelta``, seconds, or text such as ``"7d"``; ``PROSODY_TOPIC_RETENTION``.
         :raises ConfigurationError: a parameter is wrong.
         :raises BrokerError: the broker refuses; its reason is in the text.
         """
-        given: dict[str, tuple[object, Kind]] = {
-            "name": (name, Text()),
-            "partition_count": (partition_count, Count(least=1)),
-            "replication_factor": (replication_factor, Count(least=1)),
-            "cleanup_policy": (cleanup_policy, Text()),
-            "retention": (retention, Duration()),
-        }
-        problems: list[str] = []
-        values: dict[str, Any] = {}
-        for parameter, (value, kind) in given.items():
-            if value is None and parameter != "name":
-                continue
-            try:
-                values[parameter] = kind.from_option(value)
-            except RefusedError as error:
-                # Collected, so that all problems are reported together.
-                problems.append(f"{parameter}={value!r}: {error}; write {kind.expected}")
-        if problems:
-            raise ConfigurationError(problems)
+        values = _checked_topic(
+            {
+                "name": name,
+                "partition_count": partition_count,
+                "replication_factor": replication_factor,
+                "cleanup_policy": cleanup_policy,
+                "retention": retention,
+            }
+        )
         settings: dict[str, str] = {}
-        if "cleanup_policy" in values:
+        if values["cleanup_policy"] is not None:
             settings["cleanup.policy"] = values["cleanup_policy"]
-        if "retention" in values:
+        if values["retention"] is not None:
             settings["retention.ms"] = str(int(values["retention"] * 1000))
         async with self._admin() as admin:
             await admin.create_topic(
                 name,
-                partitions=partition_count,
-                replication_factor=replication_factor,
+                partitions=values["partition_count"],
+                replication_factor=values["replication_factor"],
                 config=settings,
             )
 
@@ -95,6 +88,44 @@ class AdminClient:
         if os.getpid() != self._pid:
             raise ForkError("AdminClient cannot be used after fork: make a new one in the child")
         return _Connected(self._broker)
+
+
+_TOPIC_PARAMETERS: dict[str, tuple[Kind, str | None]] = {
+    "name": (Text(), None),
+    "partition_count": (Count(least=1), "PROSODY_TOPIC_PARTITIONS"),
+    "replication_factor": (Count(least=1), "PROSODY_TOPIC_REPLICATION_FACTOR"),
+    "cleanup_policy": (Text(), "PROSODY_TOPIC_CLEANUP_POLICY"),
+    "retention": (Duration(), "PROSODY_TOPIC_RETENTION"),
+}
+"""What each parameter may be, and the variable that is read where it is not given."""
+
+
+def _checked_topic(given: dict[str, object]) -> dict[str, Any]:
+    """The parameters of a new topic, those not given from their variables; None where neither is.
+
+    :raises ConfigurationError: naming every problem.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for parameter, value in given.items():
+        kind, variable = _TOPIC_PARAMETERS[parameter]
+        text = os.environ.get(variable) if variable and value is None else None
+        if text is not None and text.strip().lower() == "none":
+            text = None
+        try:
+            if text is not None:
+                values[parameter] = kind.from_variable(text)
+            elif value is None and variable:
+                values[parameter] = None
+            else:
+                values[parameter] = kind.from_option(value)
+        except RefusedError as error:
+            # Collected, so that all problems are reported together.
+            said = f"{variable}={text!r}" if text is not None else f"{parameter}={value!r}"
+            problems.append(f"{said}: {error}; write {kind.expected}")
+    if problems:
+        raise ConfigurationError(problems)
+    return values
 
 
 class _Connected:

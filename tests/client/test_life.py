@@ -234,6 +234,20 @@ async def test_admin_client_makes_and_deletes_topics() -> None:
         await admin.delete_topic("made")
 
 
+async def test_variables_fill_in_for_a_new_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    MemoryCluster.reset_shared()
+    monkeypatch.setenv("PROSODY_TOPIC_PARTITIONS", "3")
+    monkeypatch.setenv("PROSODY_TOPIC_CLEANUP_POLICY", "none")
+    admin = AdminClient(mock=True)
+    await admin.create_topic("from-variable")
+    await admin.create_topic("from-parameter", partition_count=2)
+    assert len(MemoryCluster.shared().logs("from-variable")) == 3
+    assert len(MemoryCluster.shared().logs("from-parameter")) == 2
+    monkeypatch.setenv("PROSODY_TOPIC_RETENTION", "week")
+    with pytest.raises(ConfigurationError, match="PROSODY_TOPIC_RETENTION='week'"):
+        await admin.create_topic("neither")
+
+
 def test_event_handler_needs_only_on_message() -> None:
     class OnlyMessages(EventHandler):
         async def on_message(self, context: Any, message: Any) -> None: ...

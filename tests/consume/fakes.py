@@ -1,0 +1,159 @@
+"""A partition with a stack of the test's making, and a broker consumer that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, cast
+
+from prosody.broker.memory.log import MemoryRecord
+from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
+from prosody.consume.filters import Filters
+from prosody.consume.partition import Partition, Shared
+from prosody.middleware.permits import Permits
+from prosody.middleware.stacks import Stack
+from prosody.middleware.timeout import Timeout
+from prosody.model.outcome import SUCCESS, Outcome
+from tests.support import FakeRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+    from prosody.broker.protocol import BrokerConsumer
+    from prosody.model.run import Run
+
+TP = TopicPartition("orders", 0)
+
+
+def record(offset: int, key: bytes | None = b"k", value: bytes | None = b"{}", **fields: Any) -> Any:
+    return MemoryRecord(
+        fields.get("topic", "orders"), fields.get("partition", 0), offset,
+        fields.get("timestamp", 1_000), key, value, fields.get("headers", ()),
+    )  # fmt: skip
+
+
+def records(*offsets: int, key: bytes | None = b"k") -> list[Any]:
+    return [record(offset, key) for offset in offsets]
+
+
+class Stage:
+    """The stack: every run waits on the stage until the test ends it."""
+
+    def __init__(self) -> None:
+        self.on_stage: list[tuple[Run, asyncio.Future[Outcome]]] = []
+        self.seen: list[int] = []
+
+    async def __call__(self, run: Run) -> Outcome:
+        self.seen.append(run.record.offset)
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.on_stage.append((run, ended))
+        run.handling = True
+        try:
+            return await ended
+        finally:
+            run.handling = False
+            self.on_stage.remove((run, ended))
+
+    def end(self, offset: int, outcome: Outcome | BaseException = SUCCESS) -> None:
+        for run, ended in self.on_stage:
+            if run.record.offset == offset:
+                if isinstance(outcome, BaseException):
+                    ended.set_exception(outcome)
+                else:
+                    ended.set_result(outcome)
+                return
+        raise AssertionError(f"{offset} is not on the stage: {self.offsets}")
+
+    @property
+    def offsets(self) -> list[int]:
+        return [run.record.offset for run, _ in self.on_stage]
+
+
+class Around:
+    """What lies around partitions: notes what they ask for."""
+
+    def __init__(
+        self,
+        call: Callable[[Run], Awaitable[Outcome]],
+        *,
+        max_uncommitted: int = 8,
+        takes_undecodable: bool = False,
+        takes_excise: bool = False,
+        allowed: Sequence[str] | None = None,
+    ) -> None:
+        self.faults: list[BaseException] = []
+        self.wants = 0
+        self.torn_down = False
+        self.runtime = FakeRuntime()
+        self.shared = Shared(
+            runtime=self.runtime,
+            loop=asyncio.get_running_loop(),
+            context=contextvars.copy_context(),
+            filters=Filters("service", allowed),
+            stack=Stack(
+                call=call,
+                permits=Permits(1),
+                timeout=Timeout(1.0, self.runtime),
+                takes_undecodable=takes_undecodable,
+                takes_excise=takes_excise,
+            ),
+            max_uncommitted=max_uncommitted,
+            want_records=self._want,
+            failed=lambda _, error: self.faults.append(error),
+            torn_down=lambda: self.torn_down,
+        )
+
+    def _want(self) -> None:
+        self.wants += 1
+
+    def partition(self, tp: TopicPartition = TP, epoch: int = 1) -> Partition:
+        return Partition(tp, epoch, self.shared)
+
+
+class FakeConsumer:
+    """A broker consumer: polls what is put in, commits into a dict, raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.commits: list[dict[TopicPartition, int]] = []
+        self.seeks: list[tuple[TopicPartition, int]] = []
+        self.polls: list[frozenset[TopicPartition]] = []
+        self.errors: list[Exception] = []
+        self.hanging: asyncio.Event | None = None
+        self.buffered: dict[TopicPartition, list[Any]] = {}
+        self.wakes = 0
+        self._woken = asyncio.Event()
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        if self.hanging is not None:
+            await self.hanging.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        self.commits.append({tp: note.offset for tp, note in offsets.items()})
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.seeks.append((partition, offset))
+
+    async def poll(
+        self, partitions: Collection[TopicPartition], *, max_records: int, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[Any]]:
+        self.polls.append(frozenset(partitions))
+        if self.errors:
+            raise self.errors.pop(0)
+        found = {tp: self.buffered.pop(tp)[:max_records] for tp in partitions if tp in self.buffered}
+        if not found:
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+        return found
+
+    def wake(self) -> None:
+        self.wakes += 1
+        self._woken.set()
+
+    def as_broker(self) -> BrokerConsumer:
+        return cast("BrokerConsumer", self)
