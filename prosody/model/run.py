@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    import contextvars
 
-    from prosody.broker.protocol import Record
-    from prosody.consume.partition import Partition
+    from prosody.broker.protocol import Record, TopicPartition
     from prosody.model.context import Context
     from prosody.model.message import ExciseMessage, Message
 
@@ -21,6 +21,29 @@ class WorkClass(enum.IntEnum):
     """First attempts."""
     FAILURE = 1
     """Every attempt after a failed one."""
+
+
+class Holder(Protocol):
+    """What a run, its context and the layers need to know of the partition that holds it."""
+
+    topic_partition: TopicPartition
+    loop: asyncio.AbstractEventLoop
+    running: bool
+    """Whether new attempts may begin."""
+    cancelling: bool
+    """Whether handlers have been told to stop."""
+    closed: bool
+    """Whether nothing that ends now counts any more."""
+    permit_waits: int
+    """Runs that wait for a permit; kept by the permits."""
+
+    def wake_lane(self) -> None:
+        """Have a lane look for more to do, if there is any."""
+        ...
+
+    def fresh_context(self) -> contextvars.Context:
+        """A copy of the ``contextvars`` as they were at ``subscribe``."""
+        ...
 
 
 class Run:
@@ -49,7 +72,7 @@ class Run:
 
     def __init__(
         self,
-        partition: Partition,
+        partition: Holder,
         record: Record,
         key: str,
         event: Message | ExciseMessage | None,

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 TP = TopicPartition("orders", 0)
 
 
-def record(offset: int, key: bytes | None = b"k", value: bytes | None = b"{}", **fields: Any) -> Any:
+def record(
+    offset: int, key: bytes | None = b"k", value: bytes | None = b"{}", **fields: Any
+) -> Any:
     return MemoryRecord(
         fields.get("topic", "orders"), fields.get("partition", 0), offset,
         fields.get("timestamp", 1_000), key, value, fields.get("headers", ()),
@@ -119,13 +121,19 @@ class FakeConsumer:
         self.polls: list[frozenset[TopicPartition]] = []
         self.errors: list[Exception] = []
         self.hanging: asyncio.Event | None = None
+        self.committing = self.committing_most = 0
         self.buffered: dict[TopicPartition, list[Any]] = {}
         self.wakes = 0
         self._woken = asyncio.Event()
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        if self.hanging is not None:
-            await self.hanging.wait()
+        self.committing += 1
+        self.committing_most = max(self.committing_most, self.committing)
+        try:
+            if self.hanging is not None:
+                await self.hanging.wait()
+        finally:
+            self.committing -= 1
         if self.errors:
             raise self.errors.pop(0)
         self.commits.append({tp: note.offset for tp, note in offsets.items()})
@@ -141,7 +149,9 @@ class FakeConsumer:
         self.polls.append(frozenset(partitions))
         if self.errors:
             raise self.errors.pop(0)
-        found = {tp: self.buffered.pop(tp)[:max_records] for tp in partitions if tp in self.buffered}
+        found = {
+            tp: self.buffered.pop(tp)[:max_records] for tp in partitions if tp in self.buffered
+        }
         if not found:
             self._woken.clear()
             try:

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.usefixtures("no_logs")
 def steps(disturbances: bool) -> st.SearchStrategy[tuple[Any, ...]]:
     small = st.integers(0, 5)
     send = st.tuples(
-        st.just("send"), st.integers(0, 1), st.text("abc", min_size=1, max_size=4), st.sampled_from(KINDS)
+        st.just("send"),
+        st.integers(0, 1),
+        st.text("abc", min_size=1, max_size=4),
+        st.sampled_from(KINDS),
     )
     end = st.tuples(st.just("end"), small, st.sampled_from(ENDS))
     well = st.tuples(st.just("end"), small, st.just("success"))

@@ -53,7 +53,13 @@ def make_run(
     record = record or MemoryRecord("orders", 3, offset, 1_000, b"k", b"{}", ())
     if event == "a message":
         event = Message("orders", 3, offset, utc_from_ms(1_000), key, {})
-    run = Run(cast("Partition", partition), record, key, cast("Message | ExciseMessage | None", event), error)
+    run = Run(
+        cast("Partition", partition),
+        record,
+        key,
+        cast("Message | ExciseMessage | None", event),
+        error,
+    )
     run.task = asyncio.current_task()
     return run
 

@@ -10,9 +10,7 @@ from tests.middleware.fakes import DEFERRED, PERMANENT, TRANSIENT, Inner, make_r
 
 
 @pytest.mark.parametrize("outcome", [TRANSIENT, PERMANENT])
-async def test_failures_end_the_message(
-    outcome: Outcome, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failures_end_the_message(outcome: Outcome, caplog: pytest.LogCaptureFixture) -> None:
     answer = await LogAndSkip().wrap(Inner(outcome))(make_run(9))
     assert (answer.kind, answer.error) == (Kind.PERMANENT, outcome.error)
     (record,) = caplog.records

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from prosody.middleware.retry import Retry, backoff_s, pause
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import WorkClass
-from tests.middleware.fakes import DEFERRED, PERMANENT, TRANSIENT, FakePartition, Inner, in_lane, make_run
+from tests.middleware.fakes import (
+    DEFERRED,
+    PERMANENT,
+    TRANSIENT,
+    FakePartition,
+    Inner,
+    in_lane,
+    make_run,
+)
 from tests.support import FakeRuntime, settle
 
 

@@ -1,0 +1,124 @@
+"""The poller: asks for what has room, hands over what comes, survives what fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from prosody.broker.protocol import TopicPartition
+from prosody.consume.poller import Poller
+from prosody.errors import BrokerError
+from tests.consume.fakes import FakeConsumer
+from tests.support import FakeRuntime, settle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from prosody.consume.assignment import Assignment
+
+A, B = TopicPartition("orders", 0), TopicPartition("orders", 1)
+
+
+class Taker:
+    """A partition, as the poller sees it."""
+
+    def __init__(self, tp: TopicPartition) -> None:
+        self.topic_partition = tp
+        self.wants_records = True
+        self.received: list[object] = []
+
+    def receive(self, records: Sequence[object]) -> None:
+        self.received.extend(records)
+
+
+class Held:
+    """The assignment, as the poller sees it."""
+
+    def __init__(self, *takers: Taker) -> None:
+        self.takers = {t.topic_partition: t for t in takers}
+
+    def partitions(self) -> tuple[Taker, ...]:
+        return tuple(self.takers.values())
+
+    def get(self, tp: TopicPartition) -> Taker | None:
+        return self.takers.get(tp)
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.a, self.b = Taker(A), Taker(B)
+        self.held = Held(self.a, self.b)
+        self.consumer = FakeConsumer()
+        self.poller = Poller(
+            self.consumer.as_broker(), cast("Assignment", self.held), 0.5, FakeRuntime()
+        )
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    scene = Scene()
+    task = asyncio.create_task(scene.poller.run())
+    yield scene
+    task.cancel()
+    await settle()
+
+
+async def test_only_partitions_with_room_are_asked_for(scene: Scene) -> None:
+    await settle()
+    assert scene.consumer.polls == [{A, B}]
+    scene.b.wants_records = False
+    await asyncio.sleep(0.6)
+    assert scene.consumer.polls[-1] == {A}
+    scene.a.wants_records = False
+    await asyncio.sleep(0.6)
+    assert scene.consumer.polls[-1] == frozenset()  # it goes on, to show that the member is alive
+
+
+async def test_records_are_handed_to_their_partition(scene: Scene) -> None:
+    scene.consumer.buffered = {A: [1, 2], B: [3]}
+    await asyncio.sleep(0.6)
+    assert (scene.a.received, scene.b.received) == ([1, 2], [3])
+
+
+async def test_records_of_a_partition_given_up_meanwhile_are_dropped(scene: Scene) -> None:
+    await settle()
+    scene.consumer.buffered = {A: [1], B: [2]}
+    await asyncio.sleep(0.4)
+    scene.consumer.wake()
+    del scene.held.takers[A]
+    await settle()
+    assert scene.b.received == [2]
+
+
+async def test_room_ends_the_wait_at_once(scene: Scene) -> None:
+    await settle()
+    scene.poller.want_records()
+    await settle()
+    assert len(scene.consumer.polls) == 2
+    assert asyncio.get_running_loop().time() == 0.0
+
+
+async def test_room_that_appears_between_polls_is_seen_without_a_wake() -> None:
+    scene = Scene()
+    scene.poller.want_records()
+    assert scene.consumer.wakes == 0
+
+
+async def test_an_outage_is_waited_out(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.consumer.errors = [BrokerError("down", retriable=True)] * 3
+    scene.consumer.buffered = {A: [1]}
+    await asyncio.sleep(1.9)  # one poll waits, three fail
+    assert scene.a.received == []
+    await asyncio.sleep(0.2)
+    assert scene.a.received == [1]
+    assert caplog.text.count("polling fails") == 1
+
+
+async def test_last_poll_stands_still_in_an_outage(scene: Scene) -> None:
+    await asyncio.sleep(1.1)
+    assert scene.poller.last_poll == pytest.approx(1.0)
+    scene.consumer.errors = [BrokerError("down", retriable=True)] * 100
+    await asyncio.sleep(10.0)
+    assert scene.poller.last_poll == pytest.approx(1.5)

@@ -1,0 +1,136 @@
+"""Imports point toward ``model/`` and ``_core/``, and only the edges know all the parts."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.rules.source import SOURCES, Source
+
+ANY = {"*"}
+LAYERS: dict[str, set[str]] = {
+    # part: what it may import of the library, its own part apart
+    "errors": set(),
+    "runtime": set(),
+    "_core": set(),
+    "config": {"errors"},
+    "model": {"errors"},
+    "observe": {"errors", "model", "runtime"},
+    "broker": {"errors", "runtime"},
+    "middleware": {"errors", "model", "runtime"},
+    "consume": {"_core", "errors", "middleware", "model", "runtime", "broker/protocol"},
+    "produce": {"errors", "model", "observe", "broker/protocol"},
+    "broker/factory": ANY,
+    "client": ANY,
+    "admin": ANY,
+    "__init__": ANY,
+    # Where programs written for the reference package import from.
+    "prosody": {"admin", "client"},
+    "context": {"model"},
+    "handler": {"model"},
+    "message": {"model"},
+    "timer": {"model"},
+}
+TYPES_ONLY: dict[str, set[str]] = {
+    # What may be imported for type checking besides.
+    "config": {"runtime"},
+    "model": {"broker/protocol"},
+    "middleware": {"broker/protocol", "config"},
+    "broker": set(),
+    "consume": {"config", "produce"},
+}
+
+
+def part_of(module: str) -> str:
+    """``consume/lanes.py`` or ``prosody.consume.lanes`` -> ``consume``."""
+    path = module.removesuffix(".py") if module.endswith(".py") else module[len("prosody.") :]
+    path = path.replace(".", "/")
+    for exact in ("broker/factory", "broker/protocol"):
+        if path == exact:
+            return exact
+    return path.partition("/")[0]
+
+
+def imports(tree: ast.Module) -> list[tuple[int, str, bool]]:
+    """(line, module of the library, whether for types only)."""
+    found: list[tuple[int, str, bool]] = []
+
+    def look(nodes: list[ast.stmt], types: bool) -> None:
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, "imports of the library are absolute"
+                if node.module == "prosody":
+                    found.extend((node.lineno, f"prosody.{a.name}", types) for a in node.names)
+                elif node.module and node.module.startswith("prosody."):
+                    deep = node.module in {"prosody.broker", "prosody._core"}
+                    found.extend(
+                        (node.lineno, f"{node.module}.{a.name}" if deep else node.module, types)
+                        for a in node.names
+                    )
+            elif isinstance(node, ast.Import):
+                found.extend(
+                    (node.lineno, a.name, types) for a in node.names if a.name.startswith("prosody")
+                )
+            for block in ("body", "orelse", "finalbody", "handlers"):
+                inner = getattr(node, block, [])
+                guarded = (
+                    block == "body"
+                    and isinstance(node, ast.If)
+                    and isinstance(node.test, ast.Name)
+                    and node.test.id == "TYPE_CHECKING"
+                )
+                look(inner, types or guarded)
+
+    look(tree.body, types=False)
+    return found
+
+
+def violations(source: Source) -> list[str]:
+    own = part_of(source.name)
+    if own == "broker/protocol":
+        own = "broker"
+    assert own in LAYERS, f"prosody/{source.name} is of no part that this rule knows: add it"
+    bad = []
+    for line, module, types in imports(source.tree):
+        part = part_of(module)
+        allowed = LAYERS[own] | (TYPES_ONLY.get(own, set()) if types else set())
+        same = part == own or (own == "broker" and part == "broker/protocol")
+        if not (same or part in allowed or allowed == ANY or "*" in allowed):
+            bad.append(f"{source.name}:{line} imports {module}{' for types' if types else ''}")
+    return bad
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.name)
+def test_imports_point_inwards(source: Source) -> None:
+    assert violations(source) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "allowed"),
+    [
+        ("_core/x.py", "import prosody._core.protocols", True),
+        ("_core/x.py", "from prosody.errors import BrokerError", False),
+        ("model/x.py", "from prosody.consume.partition import Partition", False),
+        (
+            "model/x.py",
+            "if TYPE_CHECKING:\n    from prosody.consume.partition import Partition",
+            False,
+        ),
+        (
+            "model/x.py",
+            "if TYPE_CHECKING:\n    from prosody.broker.protocol import Record",
+            True,
+        ),
+        ("broker/x.py", "from prosody.consume import poller", False),
+        ("broker/x.py", "from prosody.broker.protocol import Record", True),
+        ("broker/x.py", "if TYPE_CHECKING:\n    from prosody.client import ProsodyClient", False),
+        ("broker/memory/x.py", "from prosody.broker.factory import make_broker", False),
+        ("consume/x.py", "from prosody.broker.memory import MemoryBroker", False),
+        ("consume/x.py", "def f():\n    from prosody.client import ProsodyClient", False),
+        ("client.py", "from prosody.broker.factory import make_broker", True),
+        ("config/x.py", "from prosody import client", False),
+    ],
+)
+def test_the_rule(name: str, code: str, allowed: bool) -> None:
+    assert (violations(Source(name, code, ast.parse(code))) == []) is allowed
