@@ -20,6 +20,8 @@ DEFAULT_DEFER_DISCARD_THRESHOLD: Final = 100
 
 DEFAULT_MONOPOLIZATION_ENABLED: Final = True
 DEFAULT_MONOPOLIZATION_THRESHOLD: Final = 0.9
+MIN_WINDOW_S: Final = 1.0
+"""Windows are kept in 64 buckets; shorter ones would measure the clock, not the handlers."""
 DEFAULT_MONOPOLIZATION_WINDOW_S: Final = 300.0
 DEFAULT_MONOPOLIZATION_CACHE_SIZE: Final = 8192
 
@@ -53,7 +55,9 @@ class DeferOptions:
     )
     defer_failure_window: float = field(
         default=DEFAULT_DEFER_FAILURE_WINDOW_S,
-        metadata=describe(Duration(positive=True), "Measure failure rate over this time window"),
+        metadata=describe(
+            Duration(least_s=MIN_WINDOW_S), "Measure failure rate over this time window"
+        ),
     )
     defer_cache_size: int = field(
         default=DEFAULT_DEFER_CACHE_SIZE,
@@ -89,7 +93,7 @@ class MonopolizationOptions:
     )
     monopolization_window: float = field(
         default=DEFAULT_MONOPOLIZATION_WINDOW_S,
-        metadata=describe(Duration(positive=True), "Measurement window"),
+        metadata=describe(Duration(least_s=MIN_WINDOW_S), "Measurement window"),
     )
     monopolization_cache_size: int = field(
         default=DEFAULT_MONOPOLIZATION_CACHE_SIZE,
