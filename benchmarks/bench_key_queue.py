@@ -94,5 +94,6 @@ def test_clear(benchmark: BenchmarkFixture, make: Any, size: int) -> None:
             queue.push(number % (size // 4), number)
         return (queue,), {}
 
+    benchmark.extra_info.update(operations=size, each="entry")
     dropped = benchmark.pedantic(lambda queue: queue.clear(), setup=full, rounds=5)
     assert dropped == list(range(size))

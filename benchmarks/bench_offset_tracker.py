@@ -1,7 +1,8 @@
 """The offset tracker, one operation each, both halves.
 
-A benchmark runs 1,000 operations, so milliseconds shown are microseconds for one. As many offsets
-are outstanding after an operation as before.
+A benchmark runs 1,000 operations, so milliseconds shown are microseconds for one; encoding and
+decoding run once, so what is shown is what one costs. As many offsets are outstanding after an
+operation as before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from prosody._core import offset_tracker_c, offset_tracker_py
+from prosody._core.offset_set import decode_finished
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -107,3 +109,53 @@ def test_read_committable_and_oldest(benchmark: BenchmarkFixture, make: Any, siz
             tracker.oldest()
 
     assert tracker.oldest() == (0, 1.5)
+
+
+@both_halves
+@all_sizes
+def test_admit_complete_and_ask_for_the_length(
+    benchmark: BenchmarkFixture, make: Any, size: int
+) -> None:
+    """The same in any order, and the length of the encoding asked for at each admission."""
+    tracker, offsets = filled(make, size)
+    outstanding = list(range(size))
+    chance = random.Random(size)
+    draws = [chance.randrange(size) for _ in range(OPERATIONS)]
+
+    @benchmark
+    def run() -> None:
+        admit, complete, length = tracker.admit, tracker.complete, tracker.encoded_length
+        for draw, offset in zip(draws, offsets, strict=False):
+            admit(offset, 1.5)
+            length()
+            complete(outstanding[draw])
+            outstanding[draw] = offset
+
+    assert tracker.outstanding == size
+
+
+def scattered(make: Any, size: int) -> Any:
+    """``size`` offsets outstanding, every second one of those admitted."""
+    tracker, _ = filled(make, 2 * size)
+    for offset in range(1, 2 * size, 2):
+        tracker.complete(offset)
+    return tracker
+
+
+@both_halves
+@all_sizes
+def test_encode_finished(benchmark: BenchmarkFixture, make: Any, size: int) -> None:
+    """One text of the longest that a broker takes; beyond 8,192 outstanding it holds a part."""
+    tracker = scattered(make, size)
+    benchmark.extra_info["operations"] = 1
+    text = benchmark(tracker.encode_finished, 4_096)
+    assert 0 < len(text) <= 4_096
+
+
+@all_sizes
+def test_decode_finished(benchmark: BenchmarkFixture, size: int) -> None:
+    """The same text read."""
+    text = scattered(offset_tracker_c.OffsetTracker, size).encode_finished(4_096)
+    benchmark.extra_info["operations"] = 1
+    runs = benchmark(decode_finished, text, 0)
+    assert len(runs) <= size

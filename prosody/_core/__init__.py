@@ -15,9 +15,17 @@ import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from prosody._core import protocols
+    from prosody._core import protocols, protocols_qos
 
-__all__ = ["FALLBACK_REASON", "IMPLEMENTATION", "KeyQueue", "OffsetTracker"]
+__all__ = [
+    "FALLBACK_REASON",
+    "IMPLEMENTATION",
+    "KeyQueue",
+    "OffsetTracker",
+    "OutcomeWindow",
+    "TimeWindow",
+    "VirtualTimeHeap",
+]
 
 
 class _Half(NamedTuple):
@@ -25,20 +33,31 @@ class _Half(NamedTuple):
     fallback_reason: str | None
     key_queue: type[protocols.KeyQueue]
     offset_tracker: type[protocols.OffsetTracker]
+    virtual_time_heap: type[protocols_qos.VirtualTimeHeap]
+    time_window: type[protocols_qos.TimeWindow]
+    outcome_window: type[protocols_qos.OutcomeWindow]
 
 
 def _compiled() -> _Half:
     from prosody._core.key_queue_c import KeyQueue
     from prosody._core.offset_tracker_c import OffsetTracker
+    from prosody._core.rolling_window_c import OutcomeWindow, TimeWindow
+    from prosody._core.vtime_heap_c import VirtualTimeHeap
 
-    return _Half("cython", None, KeyQueue, OffsetTracker)
+    return _Half(
+        "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow
+    )
 
 
 def _pure(reason: str) -> _Half:
     from prosody._core.key_queue_py import KeyQueue
     from prosody._core.offset_tracker_py import OffsetTracker
+    from prosody._core.rolling_window_py import OutcomeWindow, TimeWindow
+    from prosody._core.vtime_heap_py import VirtualTimeHeap
 
-    return _Half("python", reason, KeyQueue, OffsetTracker)
+    return _Half(
+        "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow
+    )
 
 
 def _pick() -> _Half:
@@ -59,3 +78,6 @@ IMPLEMENTATION = _half.implementation
 FALLBACK_REASON = _half.fallback_reason
 KeyQueue = _half.key_queue
 OffsetTracker = _half.offset_tracker
+VirtualTimeHeap = _half.virtual_time_heap
+TimeWindow = _half.time_window
+OutcomeWindow = _half.outcome_window

@@ -5,15 +5,22 @@ cimport cython
 from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint64_t
 
 from math import inf
 
+from prosody._core.offset_set import FRAME, MAX_TEXT, sealed
+
 cdef int64_t MAX_OFFSET = 0x7FFF_FFFF_FFFF_FFFF
 
 # Slots to begin with; the table has twice as many places, so that probes stay short.
 cdef Py_ssize_t MIN_SLOTS = 16
+
+cdef const char* BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+cdef Py_ssize_t FRAME_LENGTH = FRAME
+cdef Py_ssize_t LONGEST_TEXT = MAX_TEXT
 
 
 cdef struct Slot:
@@ -35,6 +42,10 @@ cdef class OffsetTracker:
     Each outstanding offset has a slot; the slots are chained in order of offset, which is that of
     admission. A hash table with linear probing finds the slot of an offset. Both are made anew at
     twice the size when they are full and at half when seven eighths of them are empty.
+
+    ``_needed`` is the length of the encoding in bits, at worst, as it was counted at ``_counted``
+    admissions, and what holes in the offsets admitted since can add. It is not counted again before
+    ``_count_at`` admissions and completions.
     """
 
     cdef object __weakref__
@@ -48,6 +59,9 @@ cdef class OffsetTracker:
     cdef Py_ssize_t _outstanding
     cdef uint64_t _admitted
     cdef int64_t _last_admitted
+    cdef uint64_t _needed
+    cdef uint64_t _counted
+    cdef uint64_t _count_at
 
     def __cinit__(self, *arguments, **named):
         # Cython lets a __cinit__ without parameters ignore whatever it is given.
@@ -124,6 +138,10 @@ cdef class OffsetTracker:
             self._refuse(offset)
         if self._outstanding == self._size:
             self._resize(self._size * 2)
+        if number != self._last_admitted + 1:
+            self._needed += 2 * <uint64_t>_digits(
+                <uint64_t>number - <uint64_t>self._last_admitted - 1
+            )
 
         index = self._free
         if index >= 0:
@@ -196,6 +214,52 @@ cdef class OffsetTracker:
             return None
         return self._slots[self._first].offset, self._slots[self._first].admitted_at
 
+    def encode_finished(self, max_length):
+        """The offsets finished beyond the committable one, as text; see ``offset_set``.
+
+        At most ``max_length`` characters: the lowest offsets, as many as fit. ``""`` when none do, or
+        when nothing is finished ahead.
+
+        :raises TypeError: when ``max_length`` is no int, or a bool.
+        :raises ValueError: when ``max_length`` is negative.
+        """
+        cdef int overflow = 0
+        cdef int64_t number
+        if not PyLong_CheckExact(max_length):
+            raise TypeError(
+                f"encode_finished: max_length must be an int, not {type(max_length).__name__}"
+            )
+        number = PyLong_AsLongLongAndOverflow(max_length, &overflow)
+        if overflow < 0 or (not overflow and number < 0):
+            raise ValueError(
+                f"encode_finished: max_length must not be negative, not {_shown(max_length)}"
+            )
+        if overflow or number > LONGEST_TEXT:
+            number = LONGEST_TEXT
+        if not self.finished_ahead:
+            return ""
+        body = self._packed(6 * (number - FRAME_LENGTH))
+        return sealed(body, self._slots[self._first].offset) if body else ""
+
+    def encoded_length(self):
+        """Characters that suffice for all finished ahead, whatever completes before more is admitted.
+
+        An upper bound: what the outstanding could come to need in the worst order of completion. It
+        is counted anew after half as many calls as are outstanding, and eight; until then what was
+        admitted since is added and what was completed not taken off. An admission adds at most 22
+        characters, that of the next offset at most 1. 0 when nothing is outstanding.
+        """
+        cdef uint64_t count = <uint64_t>self._outstanding
+        cdef uint64_t bits = self._needed_at_most()
+        cdef uint64_t calls = 2 * self._admitted - count
+        if calls >= self._count_at or count == 0:
+            # The older count may be the lower one: it holds for any order of completion.
+            bits = min(bits, self._bits_of_all() + count // 2)
+            self._needed = bits
+            self._counted = self._admitted
+            self._count_at = calls + count // 2 + 8
+        return FRAME_LENGTH + <Py_ssize_t>((bits + 5) // 6) if bits else 0
+
     def check_valid(self):
         """Assert the invariants; for tests.
 
@@ -233,6 +297,92 @@ cdef class OffsetTracker:
         _require(self._size == MIN_SLOTS or self._outstanding * 8 > self._size, "too much memory")
         _require((self._last_admitted >= 0) == (self._admitted > 0), "last_admitted")
         _require(0 <= self.finished_ahead <= self._admitted, "finished_ahead does not add up")
+        _require(self._counted <= self._admitted, "counted what was not admitted")
+        _require(self._bits_of_all() <= self._needed_at_most(), "the encoding outgrew its bound")
+
+    cdef inline uint64_t _distance(self, Slot* slot) noexcept:
+        """From an outstanding offset to the next, or to one past the last admitted."""
+        if slot.after >= 0:
+            return <uint64_t>(self._slots[slot.after].offset - slot.offset)
+        return <uint64_t>self._last_admitted + 1 - <uint64_t>slot.offset
+
+    cdef uint64_t _bits_of_all(self) noexcept:
+        """What all distances take now, those with nothing finished in them too."""
+        cdef uint64_t digits = 0
+        cdef Py_ssize_t index = self._first
+        while index >= 0:
+            digits += _digits(self._distance(&self._slots[index]))
+            index = self._slots[index].after
+        return 2 * digits - <uint64_t>self._outstanding
+
+    cdef uint64_t _needed_at_most(self) noexcept:
+        """Bits that suffice for the encoding; the twin says why."""
+        return self._needed + (3 * (self._admitted - self._counted) + 1) // 2
+
+    cdef str _packed(self, int64_t room):
+        """The distances as digits of base64, as many as ``room`` bits hold, the last cut to fit."""
+        cdef Py_ssize_t index = self._first
+        cdef Py_ssize_t end = -1         # slot at which the packing ends
+        cdef uint64_t ordinal_of_next
+        cdef uint64_t last = 0           # the last distance packed
+        cdef int64_t used = 0            # bits up to the distance at hand
+        cdef int64_t length = 0          # bits up to ``end``, its distance included
+        cdef uint64_t distance
+        cdef Py_ssize_t tail = self._last
+        cdef Slot* slot
+        # Behind the last distance in which something finished there is nothing to pack.
+        ordinal_of_next = self._admitted
+        while ordinal_of_next - self._slots[tail].ordinal == 1:
+            ordinal_of_next = self._slots[tail].ordinal
+            tail = self._slots[tail].before
+        tail = self._slots[tail].after
+        while index != tail:
+            slot = &self._slots[index]
+            distance = self._distance(slot)
+            if used + 2 * _digits(distance) - 1 > room:
+                # The largest number that fits is all ones.
+                distance = ((<uint64_t>1) << (max(room - used + 1, 0) // 2)) - 1
+                if distance > 1:
+                    end, last, length = index, distance, used + 2 * _digits(distance) - 1
+                break
+            used += 2 * _digits(distance) - 1
+            if distance > 1:
+                end, last, length = index, distance, used
+            index = slot.after
+        if end < 0:
+            return ""
+        return self._written(end, last, (length + 5) // 6)
+
+    cdef str _written(self, Py_ssize_t end, uint64_t last, Py_ssize_t characters):
+        """The distances from the first slot to ``end``, of which the distance is to be ``last``."""
+        cdef Py_ssize_t index = self._first
+        cdef Py_ssize_t written = 0
+        cdef uint64_t distance, held = 0
+        cdef int digit, waiting = 0      # bits in ``held``, the first of them highest
+        cdef char* buffer = <char*>PyMem_Malloc(characters)
+        if buffer == NULL:
+            raise MemoryError
+        try:
+            while True:
+                distance = last if index == end else self._distance(&self._slots[index])
+                digit = 2 * <int>_digits(distance) - 1
+                while digit > 0:
+                    digit -= 1
+                    held = (held << 1) | ((distance >> digit) & 1 if digit < 64 else 0)
+                    waiting += 1
+                    if waiting == 6:
+                        buffer[written] = BASE64[held]
+                        written += 1
+                        held = waiting = 0
+                if index == end:
+                    break
+                index = self._slots[index].after
+            if waiting:
+                buffer[written] = BASE64[held << (6 - waiting)]
+                written += 1
+            return PyUnicode_DecodeASCII(buffer, written, NULL)
+        finally:
+            PyMem_Free(buffer)
 
     cdef inline Py_ssize_t _home(self, int64_t offset) noexcept:
         # Eight neighbours stay neighbours, for the sake of the processor's cache; the eights are
@@ -313,6 +463,18 @@ cdef class OffsetTracker:
         raise ValueError(
             f"admit: offset {offset} is not above the last admitted one, {self._last_admitted}"
         )
+
+
+cdef inline int64_t _digits(uint64_t number) noexcept:
+    """Binary digits of ``number``."""
+    cdef int64_t digits = 0
+    cdef int step = 32
+    while step:
+        if number >> step:
+            number >>= step
+            digits += step
+        step >>= 1
+    return digits + <int64_t>number
 
 
 def _to_float(now):

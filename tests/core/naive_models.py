@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from itertools import pairwise
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any
+
+from tests.core.naive_offset_set import Runs, gamma, longest_text
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -91,6 +94,7 @@ class NaiveOffsetTracker:
         self.admitted: dict[int, float] = {}
         self.unfinished: list[int] = []
         self.finished: list[int] = []
+        self.needed = self.counted = self.count_at = 0
 
     def __repr__(self) -> str:
         return (
@@ -157,6 +161,36 @@ class NaiveOffsetTracker:
             return None
         lowest = min(self.unfinished)
         return lowest, self.admitted[lowest]
+
+    def runs(self) -> Runs:
+        """What finished ahead, with the gaps that it spans."""
+        ends = [*self.unfinished, max(self.admitted, default=-1) + 1]
+        highest = max(self.finished, default=-1)
+        return [(a + 1, b) for a, b in pairwise(ends) if a + 1 < b and a < highest]
+
+    def encode_finished(self, max_length: int) -> str:
+        if type(max_length) is not int:
+            raise TypeError(
+                f"encode_finished: max_length must be an int, not {type(max_length).__name__}"
+            )
+        if max_length < 0:
+            raise ValueError(
+                f"encode_finished: max_length must not be negative, not {shown(max_length)}"
+            )
+        return longest_text(self.committable or 0, self.runs(), max_length)
+
+    def encoded_length(self) -> int:
+        """As last counted, and what was admitted since; counted now and then."""
+        steps = [b - a for a, b in pairwise([-1, *self.admitted])][self.counted :]
+        bits = self.needed + ceil(1.5 * len(steps)) + sum(2 * (n - 1).bit_length() for n in steps)
+        calls = len(self.admitted) + len(self.finished)
+        if calls >= self.count_at or not self.unfinished:
+            ends = [*self.unfinished, max(self.admitted, default=-1) + 1]
+            now = sum(len(gamma(b - a)) for a, b in pairwise(ends)) + len(self.unfinished) // 2
+            self.needed = bits = min(bits, now)
+            self.counted = len(self.admitted)
+            self.count_at = calls + len(self.unfinished) // 2 + 8
+        return 7 + ceil(bits / 6) if bits else 0
 
     def check_valid(self) -> None:
         pass

@@ -7,6 +7,9 @@ from typing import Any
 READABLE = {
     "KeyQueue": ("queued", "in_flight", "ready", "keys"),
     "OffsetTracker": ("committable", "outstanding", "finished_ahead", "last_admitted"),
+    "TimeWindow": ("remembered", "running"),
+    "OutcomeWindow": (),
+    "VirtualTimeHeap": ("waiting", "dispatched", "remembered"),
 }
 
 

@@ -95,12 +95,12 @@ OFFSET_TRACKER_MUTANTS = {
     ),
     "time not kept": ("(self._admitted, now)", "(self._admitted, 0.0)"),
     "the highest offset refused": (
-        "offset <= MAX_OFFSET:\n            self",
-        "offset < MAX_OFFSET:\n            self",
+        "or offset > MAX_OFFSET:",
+        "or offset >= MAX_OFFSET:\n            if offset == MAX_OFFSET: self._refuse(offset)",
     ),
     "an offset too high taken": (
-        "< offset <= MAX_OFFSET:\n            self",
-        "< offset:\n            self",
+        "< offset <= MAX_OFFSET:\n                self",
+        "< offset:\n                self",
     ),
     "nan taken for a time": ("if not -inf < now < inf", "if now in (-inf, inf)"),
     "infinity taken for a time": ("if not -inf < now < inf", "if now != now"),
@@ -109,6 +109,40 @@ OFFSET_TRACKER_MUTANTS = {
         'if not isinstance(offset, int):\n            raise TypeError(f"admit',
     ),
     "admissions miscounted": ("self._admitted += 1", "self._admitted += 1 + (offset % 5 == 0)"),
+    "encoded for another offset": ("sealed(body, committed)", "sealed(body, committed + 1)"),
+    "True taken for a length": (
+        "if type(max_length) is not int",
+        "if not isinstance(max_length, int)",
+    ),
+    "a negative length taken": ("if max_length < 0", "if max_length < -1"),
+    "the frame not counted": ("MAX_TEXT) - FRAME)", "MAX_TEXT))"),
+    "a character wasted": ("MAX_TEXT) - FRAME)", "MAX_TEXT) - FRAME - 1)"),
+    "more encoded than finished": ("if ordinal_of_stop - ordinal > 1", "if True"),
+    "the end encoded too early": ("if ordinal_of_stop - ordinal > 1", "if ordinal_of_stop > 1"),
+    "a distance one too short": (
+        "ordinal_of_stop = self._last_admitted + 1,",
+        "ordinal_of_stop = self._last_admitted,",
+    ),
+    "a distance too long packed": ("if used + len(code) > room", "if used + len(code) > room + 1"),
+    "a distance that fits left out": (
+        "if used + len(code) > room",
+        "if used + len(code) >= room",
+    ),
+    "the last not cut to fit": ("            if digits > 1:\n", "            if digits < 0:\n"),
+    "the last cut too short": ("digits = (room - used + 1) // 2", "digits = (room - used) // 2"),
+    "the last cut to a power of two": ('"1" * digits)', '"1" + "0" * (digits - 1))'),
+    "unfinished offsets at the end": ("        if distance > 1:\n", "        if distance:\n"),
+    "a code too short": ("0{2 * distance.bit_length() - 1}b", "0{2 * distance.bit_length() - 2}b"),
+    "the length not rounded up": ("FRAME + -(-bits // 6)", "FRAME + bits // 6"),
+    "the length of nothing": ("-(-bits // 6) if bits else 0", "-(-bits // 6)"),
+    "completions to come not counted": (
+        "self._bits_of_all() + count // 2)",
+        "self._bits_of_all())",
+    ),
+    "admissions not counted": ("(3 * (self._admitted - self._counted) + 1) // 2", "0"),
+    "holes not counted": ("self._needed += 2 * (offset", "self._needed += 0 * (offset"),
+    "counted once": ("self._count_at = calls +", "self._count_at = 2**80 +"),
+    "the higher count kept": ("bits = min(bits, ", "bits = max(0, "),
 }
 
 
@@ -139,17 +173,36 @@ def offset_tracker_calls(
         for _ in range(chance.choice([0, 1, 1, 2])):
             yield "complete", chance.choice(naive.unfinished or [last])
             yield ("oldest",)
+        if chance.random() < 0.3:
+            yield "encode_finished", chance.choice([0, 6, 7, 8, 9, 10, 12, 16, 24, 4_096])
+            yield ("encoded_length",)
         if chance.random() < 0.1:
             yield "complete", chance.randint(0, last + 2)
             yield "admit", last, 0.0
+    # Every second one completed: a count after that is higher than the one before.
+    for offset in range(last + 1, last + 301):
+        yield "admit", offset, 0.0
+    yield ("encoded_length",)
+    for offset in range(last + 1, last + 301, 2):
+        yield "complete", offset
+    last += 310
+    for offset in range(last - 9, last + 1):
+        yield "admit", offset, 0.0
+    yield ("encoded_length",)
+    yield "admit", last + 5, 0.0  # with nothing finished behind it
+    last += 5
+    for max_length in (True, -1, 4_096):
+        yield "encode_finished", max_length
     for refused in (True, -1, 2**63):
         yield "admit", refused, 0.0
     for now in (float("nan"), float("inf"), 1):
         yield "admit", last + 1, now
     for offset in list(naive.unfinished):
         yield "complete", offset
+        yield ("encoded_length",)
     yield "admit", 2**63 - 1, 0.0
     yield "admit", 2**63, 0.0
+    yield ("encoded_length",)
 
 
 STRUCTURES: dict[str, tuple[str, Any, Any]] = {

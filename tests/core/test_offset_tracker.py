@@ -29,6 +29,8 @@ NOT_INTS = [True, False, 1.0, "5", None, b"5", IntOfItsOwn(5)]
 OUT_OF_RANGE = [-1, -(2**63), -(2**63) - 1, -(10**400), MAX_OFFSET + 1, 2**64, 2**70, 10**400]
 NO_OFFSET = st.sampled_from([*NOT_INTS, *OUT_OF_RANGE])
 NOT_FINITE = [float("nan"), float("inf"), -float("inf"), 10**400, -(10**400)]
+MAX_LENGTH = st.integers(0, 40) | st.sampled_from([200, 4_096, 32_768, 10**6, 2**63, 10**400])
+NO_LENGTH = st.sampled_from([*NOT_INTS, -1, -(2**63), -(2**64), -(10**400)])
 NO_TIME = st.sampled_from([*NOT_FINITE, True, "1.0", None, Decimal("1.5"), IntOfItsOwn(5)])
 
 
@@ -42,6 +44,7 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
             cython=core_class("cython", "OffsetTracker")(),
             python=core_class("python", "OffsetTracker")(),
         )
+        self.promised: int | None = None
 
     def call(self, method: str, *arguments: Any) -> None:
         before = self.naive.committable
@@ -49,6 +52,11 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
         after = self.naive.committable
         assert before is None or (after is not None and after >= before), "it regressed"
         self.trackers.call("oldest")
+        if method == "admit":
+            self.promised = None
+        elif self.promised is not None:
+            needed = len(self.naive.encode_finished(10**9))
+            assert needed <= self.promised, "it outgrew what was promised"
 
     @property
     def last(self) -> int:
@@ -62,6 +70,7 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
     def admit_many(self, count: int, step: int, now: float) -> None:
         for number in range(count):
             self.trackers.answer("admit", self.last + step, now + number)
+        self.promised = None
         self.trackers.call("oldest")
 
     @rule(back=st.integers(0, 70), now=NOW | NO_TIME)
@@ -102,6 +111,7 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
             self.trackers.answer("complete", offset)
             self.trackers.answer("oldest")
         self.trackers.compare()
+        self.call("encode_finished", 200)
 
     @precondition(lambda self: self.naive.finished)
     @rule(index=st.integers(0, 1_000))
@@ -116,6 +126,22 @@ class OffsetTrackerMachine(RuleBasedStateMachine):
     @rule(offset=NO_OFFSET)
     def complete_no_offset(self, offset: Any) -> None:
         self.call("complete", offset)
+
+    @rule(max_length=MAX_LENGTH)
+    def encode(self, max_length: int) -> None:
+        self.call("encode_finished", max_length)
+        assert len(self.trackers.answer("encode_finished", max_length)) <= max_length
+
+    @rule(max_length=NO_LENGTH)
+    def encode_no_length(self, max_length: Any) -> None:
+        self.call("encode_finished", max_length)
+
+    @rule()
+    def ask_for_the_length(self) -> None:
+        before = self.promised
+        self.promised = self.trackers.call("encoded_length")
+        assert before is None or self.promised <= before, "it rose without an admission"
+        self.call("encode_finished", 10**9)
 
 
 TestOffsetTrackerAgainstModel = OffsetTrackerMachine.TestCase

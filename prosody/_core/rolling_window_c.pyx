@@ -1,0 +1,667 @@
+# cython: language_level=3, auto_pickle=False, cdivision=True
+"""The rolling windows, compiled: the twin of ``rolling_window_py.py``, text by text.
+
+How time is cut into buckets and ticks is told in ``window_clock_py.py``.
+"""
+
+cimport cython
+from cpython.float cimport PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.math cimport INFINITY, fabs, floor, isfinite, nextafter
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
+
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from prosody._core import constants
+
+cdef int64_t BUCKETS = constants.BUCKETS
+cdef int64_t RING = constants.RING
+cdef int64_t BUCKET_TICKS = constants.BUCKET_TICKS
+cdef int64_t WINDOW_TICKS = constants.WINDOW_TICKS
+cdef double MIN_WINDOW_S = constants.MIN_WINDOW_S
+cdef double MAX_WINDOW_S = constants.MAX_WINDOW_S
+cdef double FARTHEST_BUCKET = constants.FARTHEST_BUCKET
+cdef Py_ssize_t MAX_COUNT = constants.MAX_COUNT
+cdef Py_ssize_t RECENT_SHARE = constants.RECENT_SHARE
+cdef Py_ssize_t MAX_RECENT = constants.MAX_RECENT
+
+
+@cython.internal
+cdef class _Clock:
+    """Where ``now`` lies in buckets and ticks. It never goes back."""
+
+    cdef object __weakref__
+    cdef double _window
+    cdef double _width
+    cdef double _farthest
+    cdef double _latest
+    cdef int64_t _bucket
+    cdef int64_t _tick
+
+    cdef void _set_clock(self, double window) noexcept:
+        self._window = window
+        self._width = window / BUCKETS
+        self._farthest = self._width * FARTHEST_BUCKET
+        self._latest = -INFINITY
+
+    cdef double _checked(self, str method, now) except? -1.0:
+        """``now`` as a float, or the refusal; the clock is not moved yet."""
+        cdef double seconds
+        if PyFloat_CheckExact(now):
+            seconds = now
+        elif PyLong_CheckExact(now):
+            seconds = _to_float(now)
+        else:
+            raise TypeError(f"{method}: now must be a float, not {type(now).__name__}")
+        if not -self._farthest <= seconds <= self._farthest:
+            if not isfinite(seconds):
+                raise ValueError(f"{method}: now must be finite, not {seconds!r}")
+            raise ValueError(
+                f"{method}: now must lie between {-self._farthest!r} and {self._farthest!r} "
+                f"for a window of {self._window!r} s, not {seconds!r}"
+            )
+        return seconds
+
+    cdef inline void _locate(self, double now, int64_t* bucket, int64_t* tick) noexcept:
+        """The bucket and the tick of ``now``: a later time never lies in an earlier place."""
+        bucket[0] = <int64_t>floor(now / self._width)
+        tick[0] = <int64_t>((now - bucket[0] * self._width) / self._width * BUCKET_TICKS)
+        # The quotients are rounded, so the tick may come out just outside the bucket.
+        tick[0] = min(max(tick[0], 0), BUCKET_TICKS - 1)
+
+    cdef double _reached(self, int64_t bucket, int64_t tick) noexcept:
+        """A time that lies at ``tick`` of ``bucket`` or, by float spacing, just behind it."""
+        cdef double now = bucket * self._width + <double>tick / BUCKET_TICKS * self._width
+        cdef double size = max(fabs(now), self._width)
+        cdef double step = nextafter(size, INFINITY) - size
+        cdef int64_t at_bucket = 0
+        cdef int64_t at_tick = 0
+        while True:
+            self._locate(now, &at_bucket, &at_tick)
+            if at_bucket > bucket or (at_bucket == bucket and at_tick >= tick):
+                return now
+            now += step
+            step += step
+
+
+@cython.final
+@cython.internal
+@cython.freelist(256)
+cdef class _Key:
+    """What is remembered of one key: time used by bucket, and the run in progress.
+
+    The members are explained in ``window_keys_py.py``. A forgotten key has no buckets.
+    """
+
+    cdef object key
+    cdef uint32_t* buckets
+    cdef int64_t total
+    cdef int64_t oldest
+    cdef int64_t began
+    cdef int64_t began_tick
+    cdef int64_t number
+    cdef int64_t serial
+    cdef int64_t listed
+    cdef bint running
+
+    def __cinit__(self):
+        self.buckets = <uint32_t*>PyMem_Calloc(RING, sizeof(uint32_t))
+        if self.buckets == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.buckets)
+
+
+@cython.final
+cdef class TimeWindow(_Clock):
+    """Time used per key over a sliding window; see ``protocols_qos.TimeWindow``.
+
+    What it promises, and by which rule keys are evicted, is told in ``rolling_window_py.py``.
+    State is made in ``__cinit__``, so that there is no half-made window to be had.
+    """
+
+    cdef Py_ssize_t _cache_size
+    cdef int64_t _recent_size
+    cdef Py_ssize_t _running
+    cdef int64_t _ends
+    cdef int64_t _serial
+    cdef dict _keys
+    cdef list _wheel
+    cdef list _heap
+    cdef list _recent
+    cdef uint32_t* _copy
+
+    def __cinit__(self, *arguments, **named):
+        window, cache_size = _two("TimeWindow", "window", "cache_size", arguments, named)
+        cdef double seconds = _window("TimeWindow", window)
+        cdef Py_ssize_t size = _count("TimeWindow", "cache_size", cache_size)
+        self._copy = <uint32_t*>PyMem_Malloc(RING * sizeof(uint32_t))
+        if self._copy == NULL:
+            raise MemoryError
+        self._set_clock(seconds)
+        self._cache_size = size
+        self._recent_size = min(size // RECENT_SHARE, MAX_RECENT)
+        self._keys = {}
+        # The keys with time used, by the place of their oldest bucket.
+        self._wheel = [set() for _ in range(RING)]
+        # Of the keys that could be evicted: the time used and the number each had when it was put
+        # there, or a later, lower time. So the least entry that is true is the least of all.
+        self._heap = []
+        self._recent = []
+
+    def __dealloc__(self):
+        PyMem_Free(self._copy)
+
+    def __reduce__(self):
+        raise TypeError("a TimeWindow is live state: it can be neither copied nor pickled")
+
+    def __repr__(self):
+        return (
+            f"TimeWindow(window={self._window!r}, cache_size={self._cache_size}, "
+            f"remembered={len(self._keys)}, running={self._running})"
+        )
+
+    @property
+    def remembered(self):
+        """Keys kept: those that run, and at most ``cache_size`` others with time used."""
+        return len(self._keys)
+
+    @property
+    def running(self):
+        """Keys that run."""
+        return self._running
+
+    def begin(self, key, now):
+        """A run of ``key`` begins at ``now`` (seconds).
+
+        :raises TypeError: when ``key`` cannot be hashed, or ``now`` is no float or int.
+        :raises ValueError: when one runs already, or ``now`` is not finite or too far from 0.
+        """
+        cdef double seconds = self._checked("begin", now)
+        cdef _Key state
+        found = self._keys.get(key)
+        if found is not None and (<_Key>found).running:
+            raise ValueError(f"begin: a run of key {key!r} is in progress already")
+        # Bound to a name here and below: keys die, and may call back, when all is done.
+        gone = self._move(seconds)
+        if found is None or (<_Key>found).buckets == NULL:
+            state = _Key.__new__(_Key)
+            state.key = key
+            self._keys[key] = state
+        else:
+            state = <_Key>found
+        state.running = True
+        state.began = self._bucket
+        state.began_tick = self._tick
+        self._running += 1
+
+    def end(self, key, now):
+        """The run of ``key`` ends at ``now`` (seconds).
+
+        :raises KeyError: when nothing of ``key`` runs.
+        :raises TypeError: when ``key`` cannot be hashed, or ``now`` is no float or int.
+        :raises ValueError: when ``now`` is not finite or too far from 0.
+        """
+        cdef double seconds = self._checked("end", now)
+        cdef _Key state
+        cdef int64_t added
+        found = self._keys.get(key)
+        if found is None or not (<_Key>found).running:
+            raise KeyError(f"end: nothing of key {key!r} runs")
+        state = <_Key>found
+        gone = self._move(seconds)
+        added = self._charge(state, state.buckets)
+        if added and not state.total:
+            state.oldest = max(state.began, self._bucket - BUCKETS)
+            (<set>self._wheel[_place(state.oldest)]).add(state)
+        state.total += added
+        state.running = False
+        self._running -= 1
+        if not state.total:
+            self._forget(state, gone)
+            return
+        self._ends += 1
+        state.number = self._ends
+        self._leave_recent(state)
+        if len(self._keys) - self._running > self._cache_size:
+            self._evict(gone)
+
+    def used(self, key, now):
+        """Seconds used in ``(now - window, now]``, a run in progress counted up to ``now``.
+
+        Never too low, and too high by at most half a bucket.
+
+        :raises TypeError: when ``key`` cannot be hashed, or ``now`` is no float or int.
+        :raises ValueError: when ``now`` is not finite or too far from 0.
+        """
+        cdef double seconds = self._checked("used", now)
+        cdef _Key state
+        cdef int64_t oldest, total, ahead, part
+        found = self._keys.get(key)
+        gone = self._move(seconds)
+        if found is None or (<_Key>found).buckets == NULL:
+            return 0.0
+        state = <_Key>found
+        oldest = state.buckets[_place(self._bucket + 1)]
+        total = state.total
+        if state.running:
+            ahead = self._bucket - state.began
+            if ahead < BUCKETS:
+                total += ahead * BUCKET_TICKS + self._tick - state.began_tick
+            else:
+                part = BUCKET_TICKS - (state.began_tick if ahead == BUCKETS else 0)
+                oldest += part
+                total += part + (BUCKETS - 1) * BUCKET_TICKS + self._tick
+        total = total - oldest + min(oldest, BUCKET_TICKS - self._tick)
+        return total * (self._window / WINDOW_TICKS)
+
+    def room_at(self, key, limit, now):
+        """The earliest time, from ``now`` on, at which ``used`` is at most ``limit`` seconds.
+
+        As if nothing of the key ran from ``now`` on. ``used`` at that time is at most ``limit``, and
+        more just before, within float spacing. Never too early, and late by at most a bucket.
+
+        :raises TypeError: when ``key`` cannot be hashed, or ``limit`` or ``now`` is no float or int.
+        :raises ValueError: when ``limit`` is negative or not a number, or ``now`` is not finite or
+            too far from 0.
+        """
+        cdef double most, seconds, unit
+        cdef _Key state
+        cdef int64_t allowed, full, bucket, oldest, tick
+        if PyFloat_CheckExact(limit):
+            most = limit
+        elif PyLong_CheckExact(limit):
+            most = _to_float(limit)
+        else:
+            raise TypeError(f"room_at: limit must be a float, not {type(limit).__name__}")
+        if not most >= 0.0:
+            raise ValueError(f"room_at: limit must be 0 or more seconds, not {most!r}")
+        seconds = self._checked("room_at", now)
+        found = self._keys.get(key)
+        gone = self._move(seconds)
+        if found is None or (<_Key>found).buckets == NULL or most >= self._window:
+            return self._latest
+        state = <_Key>found
+        unit = self._window / WINDOW_TICKS
+        allowed = <int64_t>(most / unit)
+        # The quotient is rounded: the most ticks whose seconds are at most the limit.
+        if allowed * unit > most:
+            allowed -= 1
+        elif (allowed + 1) * unit <= most:
+            allowed += 1
+        memcpy(self._copy, state.buckets, RING * sizeof(uint32_t))
+        full = state.total
+        if state.running:
+            full += self._charge(state, self._copy)
+        bucket = self._bucket
+        oldest = self._copy[_place(bucket + 1)]
+        full -= oldest
+        if full + min(oldest, BUCKET_TICKS - self._tick) <= allowed:
+            return self._latest
+        while full > allowed:
+            bucket += 1
+            oldest = self._copy[_place(bucket + 1)]
+            full -= oldest
+        # In this bucket ``oldest`` is cut down to what the limit leaves, at the latest at its end.
+        tick = BUCKET_TICKS - (allowed - full)
+        if tick == BUCKET_TICKS:
+            return self._reached(bucket + 1, 0)
+        return self._reached(bucket, tick)
+
+    def check_valid(self):
+        """Assert the invariants; for tests.
+
+        :raises AssertionError: when one does not hold.
+        """
+        cdef _Key state
+        cdef Py_ssize_t running = 0, used = 0, wheel = 0
+        cdef int64_t total, bucket, place
+        listed = {entry[2]: entry for entry in self._heap}
+        _require(0 <= self._tick < BUCKET_TICKS, "a tick out of range")
+        _require(len(listed) == len(self._heap), "two entries have one serial")
+        for key, found in self._keys.items():
+            state = <_Key>found
+            _require(state.key is key, "a key is filed under another")
+            _require(state.buckets != NULL, "a forgotten key is remembered")
+            _require(state.running or state.total > 0, "an unused key is remembered")
+            total = 0
+            for place in range(RING):
+                total += state.buckets[place]
+                _require(state.buckets[place] <= BUCKET_TICKS, "a bucket runs over")
+            _require(total == state.total, "the total does not add up")
+            running += state.running
+            if state.running:
+                _require(
+                    (state.began, state.began_tick) <= (self._bucket, self._tick),
+                    "a run begins after now",
+                )
+            if state.total:
+                used += 1
+                _require(self._bucket - BUCKETS <= state.oldest <= self._bucket, "too old a bucket")
+                _require(state.buckets[_place(state.oldest)] > 0, "the oldest bucket is empty")
+                for bucket in range(self._bucket - BUCKETS, state.oldest):
+                    _require(state.buckets[_place(bucket)] == 0, "an older bucket is not empty")
+                _require(state in self._wheel[_place(state.oldest)], "a key is not in the wheel")
+                _require(0 < state.number <= self._ends, "a number out of range")
+            if state.serial:
+                _require(state.serial in listed, "an entry is lost")
+                entry = listed[state.serial]
+                _require(entry[3] is state, "an entry is another's")
+                _require(entry[:2] <= (state.total, state.number), "an entry is too high")
+                _require(entry[0] == state.listed, "an entry's time is another")
+            elif not state.running:
+                _require(self._is_recent(state), "a key cannot be evicted")
+        _require(running == self._running, "running does not add up")
+        _require(len(self._keys) - running <= self._cache_size, "too many keys are remembered")
+        for states in self._wheel:
+            wheel += len(states)
+        _require(used == wheel, "a lost key is in the wheel")
+        _require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
+
+    cdef list _move(self, double now):
+        """Let it be ``now``; returns the keys forgotten by that."""
+        cdef list gone = []
+        cdef int64_t bucket = 0
+        cdef int64_t tick = 0
+        cdef int64_t left, place
+        cdef set states
+        if now <= self._latest:
+            return gone
+        self._latest = now
+        self._locate(now, &bucket, &tick)
+        self._tick = tick
+        if bucket != self._bucket:
+            # Each bucket that the window leaves behind is emptied, in the keys that used it. Their
+            # next one stands behind it, so that it comes up in this very loop if it must.
+            for left in range(self._bucket + 1, min(bucket, self._bucket + RING) + 1):
+                place = _place(left)
+                states = <set>self._wheel[place]
+                if states:
+                    self._wheel[place] = set()
+                    for state in states:
+                        self._empty(<_Key>state, place, gone)
+            self._bucket = bucket
+            self._sweep()
+        return gone
+
+    cdef int _empty(self, _Key state, int64_t place, list gone) except -1:
+        state.total -= state.buckets[place]
+        state.buckets[place] = 0
+        if state.total:
+            state.oldest += 1
+            place = _place(state.oldest)
+            while not state.buckets[place]:
+                state.oldest += 1
+                place += 1
+                if place == RING:
+                    place = 0
+            (<set>self._wheel[place]).add(state)
+            if state.serial and state.total < state.listed:
+                self._list(state)
+        elif state.running:
+            state.serial = 0  # its time begins anew, and may be less than what is listed
+        else:
+            self._forget(state, gone)
+        return 0
+
+    cdef int64_t _charge(self, _Key state, uint32_t* buckets) noexcept:
+        """Add the run in progress, up to now, to ``buckets``; returns the ticks added."""
+        cdef int64_t began = state.began
+        cdef int64_t began_tick = state.began_tick
+        cdef int64_t bucket = self._bucket
+        cdef int64_t between
+        if began < bucket - BUCKETS:
+            began = bucket - BUCKETS
+            began_tick = 0
+        if began == bucket:
+            buckets[_place(bucket)] += <uint32_t>(self._tick - began_tick)
+            return self._tick - began_tick
+        buckets[_place(began)] += <uint32_t>(BUCKET_TICKS - began_tick)
+        for between in range(began + 1, bucket):
+            buckets[_place(between)] = <uint32_t>BUCKET_TICKS
+        buckets[_place(bucket)] += <uint32_t>self._tick
+        return (bucket - began) * BUCKET_TICKS + self._tick - began_tick
+
+    cdef inline bint _is_recent(self, _Key state) noexcept:
+        return state.number > self._ends - self._recent_size
+
+    cdef int _leave_recent(self, _Key state) except -1:
+        """``state`` ran last: list the key that thereby is no longer recent."""
+        cdef Py_ssize_t place
+        cdef _Key other
+        if self._recent_size:
+            if len(self._recent) < self._recent_size:
+                self._recent.append(state)
+                return 0
+            # The list was filled from number 1 on.
+            place = <Py_ssize_t>((state.number - 1) % self._recent_size)
+            other = <_Key>self._recent[place]
+            self._recent[place] = state
+            state = other
+            if state.running or state.buckets == NULL or self._is_recent(state):
+                return 0
+        if not state.serial:
+            self._list(state)
+        return 0
+
+    cdef int _list(self, _Key state) except -1:
+        """Put ``state`` among those that could be evicted, or lower down there."""
+        self._serial += 1
+        state.serial = self._serial
+        state.listed = state.total
+        heappush(self._heap, (state.total, state.number, state.serial, state))
+        self._sweep()
+        return 0
+
+    cdef int _sweep(self) except -1:
+        # Entries made invalid stay until they come up, or until they are too many.
+        if len(self._heap) > 2 * len(self._keys) + RING:
+            self._heap = [entry for entry in self._heap if _is_valid(entry)]
+            heapify(self._heap)
+        return 0
+
+    cdef int _evict(self, list gone) except -1:
+        """Forget the key with the least time used of those that neither run nor ran last."""
+        cdef _Key state
+        cdef set states
+        cdef int64_t total, number, serial, place
+        while True:
+            total, number, serial, found = self._heap[0]
+            state = <_Key>found
+            if serial != state.serial:
+                heappop(self._heap)
+            elif state.running or self._is_recent(state):
+                heappop(self._heap)
+                state.serial = 0
+            elif total != state.total or number != state.number:
+                heappop(self._heap)
+                self._list(state)
+            else:
+                heappop(self._heap)
+                place = _place(state.oldest)
+                states = <set>self._wheel[place]
+                states.discard(state)
+                if not states:
+                    self._wheel[place] = set()  # an emptied set keeps its memory
+                self._forget(state, gone)
+                return 0
+
+    cdef int _forget(self, _Key state, list gone) except -1:
+        gone.append(state.key)
+        del self._keys[state.key]
+        # What still refers to it, until its turn comes, keeps neither key nor buckets alive.
+        state.serial = 0
+        state.key = None
+        PyMem_Free(state.buckets)
+        state.buckets = NULL
+        return 0
+
+
+@cython.final
+cdef class OutcomeWindow(_Clock):
+    """Successes and failures over a sliding window; see ``protocols_qos.OutcomeWindow``.
+
+    What it promises is told in ``outcome_window_py.py``. State is made in ``__cinit__``, so that
+    there is no half-made window to be had.
+    """
+
+    cdef int64_t* _of_successes
+    cdef int64_t* _of_failures
+    cdef int64_t _successes
+    cdef int64_t _failures
+    cdef int64_t _minimum
+
+    def __cinit__(self, *arguments, **named):
+        window, minimum = _two("OutcomeWindow", "window", "minimum", arguments, named)
+        cdef double seconds = _window("OutcomeWindow", window)
+        self._minimum = _count("OutcomeWindow", "minimum", minimum)
+        self._of_successes = <int64_t*>PyMem_Calloc(BUCKETS, sizeof(int64_t))
+        self._of_failures = <int64_t*>PyMem_Calloc(BUCKETS, sizeof(int64_t))
+        if self._of_successes == NULL or self._of_failures == NULL:
+            raise MemoryError
+        self._set_clock(seconds)
+
+    def __dealloc__(self):
+        PyMem_Free(self._of_successes)
+        PyMem_Free(self._of_failures)
+
+    def __reduce__(self):
+        raise TypeError("an OutcomeWindow is live state: it can be neither copied nor pickled")
+
+    def __repr__(self):
+        return (
+            f"OutcomeWindow(window={self._window!r}, minimum={self._minimum}, "
+            f"successes={self._successes}, failures={self._failures})"
+        )
+
+    def record(self, failed, now):
+        """One outcome, at ``now`` (seconds).
+
+        :raises TypeError: when ``failed`` is no bool, or ``now`` no float or int.
+        :raises ValueError: when ``now`` is not finite or too far from 0.
+        """
+        cdef int64_t place
+        if type(failed) is not bool:
+            raise TypeError(f"record: failed must be a bool, not {type(failed).__name__}")
+        self._move(self._checked("record", now))
+        place = self._bucket & (BUCKETS - 1)  # a power of two: right below time 0 as well
+        if failed is True:
+            self._of_failures[place] += 1
+            self._failures += 1
+        else:
+            self._of_successes[place] += 1
+            self._successes += 1
+
+    def counts(self, now):
+        """Successes and failures in the window: never too many, at most a bucket's too few.
+
+        :raises TypeError: when ``now`` is no float or int.
+        :raises ValueError: when ``now`` is not finite or too far from 0.
+        """
+        self._move(self._checked("counts", now))
+        return self._successes, self._failures
+
+    def failure_rate(self, now):
+        """Failures as a share of all outcomes; None below the minimum sample.
+
+        :raises TypeError: when ``now`` is no float or int.
+        :raises ValueError: when ``now`` is not finite or too far from 0.
+        """
+        self._move(self._checked("failure_rate", now))
+        if self._successes + self._failures < self._minimum:
+            return None
+        return <double>self._failures / <double>(self._successes + self._failures)
+
+    def check_valid(self):
+        """Assert the invariants; for tests.
+
+        :raises AssertionError: when one does not hold.
+        """
+        cdef int64_t place, successes = 0, failures = 0
+        for place in range(BUCKETS):
+            successes += self._of_successes[place]
+            failures += self._of_failures[place]
+            _require(self._of_successes[place] >= 0, "a count below zero")
+            _require(self._of_failures[place] >= 0, "a count below zero")
+        _require(successes == self._successes, "successes do not add up")
+        _require(failures == self._failures, "failures do not add up")
+
+    cdef void _move(self, double now) noexcept:
+        cdef int64_t bucket = 0
+        cdef int64_t tick = 0
+        cdef int64_t new, place
+        if now <= self._latest:
+            return
+        self._latest = now
+        self._locate(now, &bucket, &tick)
+        self._tick = tick
+        for new in range(self._bucket + 1, min(bucket, self._bucket + BUCKETS) + 1):
+            place = new & (BUCKETS - 1)
+            self._successes -= self._of_successes[place]
+            self._failures -= self._of_failures[place]
+            self._of_successes[place] = 0
+            self._of_failures[place] = 0
+        self._bucket = bucket
+
+
+cdef inline int64_t _place(int64_t bucket) noexcept:
+    # Buckets before time 0 have negative numbers, and C divides towards 0.
+    cdef int64_t place = bucket % RING
+    return place + RING if place < 0 else place
+
+
+cdef bint _is_valid(tuple entry) except -1:
+    return entry[2] == (<_Key>entry[3]).serial
+
+
+def _two(name, first, second, arguments, named):
+    # By hand, so that both halves refuse in the same words.
+    given = dict(zip((first, second), arguments)) | named
+    if len(arguments) + len(named) != 2 or given.keys() != {first, second}:
+        raise TypeError(f"{name}() takes exactly two arguments: {first} and {second}")
+    return [given[first], given[second]]
+
+
+def _window(name, window):
+    if type(window) is not float:
+        if type(window) is not int:
+            raise TypeError(f"{name}: window must be a float, not {type(window).__name__}")
+        window = _to_float(window)
+    if not MIN_WINDOW_S <= window <= MAX_WINDOW_S:
+        raise ValueError(
+            f"{name}: window must lie between {MIN_WINDOW_S!r} and {MAX_WINDOW_S!r} seconds, "
+            f"not {window!r}"
+        )
+    return window
+
+
+def _count(name, option, number):
+    if type(number) is not int:
+        raise TypeError(f"{name}: {option} must be an int, not {type(number).__name__}")
+    if not 1 <= number <= MAX_COUNT:
+        raise ValueError(
+            f"{name}: {option} must lie between 1 and {MAX_COUNT}, not {_shown(number)}"
+        )
+    return number
+
+
+def _to_float(seconds):
+    try:
+        return float(seconds)
+    except OverflowError:
+        # Refused, or taken, like the infinity that it rounds to.
+        return inf if seconds > 0 else -inf
+
+
+def _shown(number):
+    # Python refuses to write out an int of thousands of digits, and nobody would read it.
+    return str(number) if number.bit_length() <= 64 else f"an int of {number.bit_length()} bits"
+
+
+def _require(holds, message):
+    if not holds:
+        raise AssertionError(f"rolling window: {message}")
