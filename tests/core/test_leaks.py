@@ -1,0 +1,123 @@
+"""Nothing leaks: resident memory stays where it was over many operations with ever new keys.
+
+200,000 operations in an ordinary run, 10,000,000 with ``HYPOTHESIS_PROFILE=long``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+OPERATIONS = 10_000_000 if LONG else 200_000
+WARM_UP = 50_000
+GROWTH_MIB_MAX = 1.0
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def key_queue(module: Any) -> Callable[[int], None]:
+    queue = module.KeyQueue()
+
+    def operate(i: int) -> None:
+        key = f"key-{i}"
+        queue.push(key, object())
+        queue.push(key, [i])
+        queue.pop()
+        queue.done(key)
+        if i % 3:
+            queue.pop()
+            queue.done(key)
+        else:
+            queue.clear()
+
+    return operate
+
+
+def offset_tracker(module: Any) -> Callable[[int], None]:
+    tracker = module.OffsetTracker()
+
+    def operate(i: int) -> None:
+        tracker.admit(3 * i, float(i))
+        if i % 2:
+            tracker.complete(3 * i)
+            tracker.complete(3 * (i - 1))
+        if i % 1000 == 0:
+            tracker.encode_finished(4096)
+
+    return operate
+
+
+def virtual_time_heap(module: Any) -> Callable[[int], None]:
+    heap = module.VirtualTimeHeap(
+        failure_weight=0.3, max_wait=120.0, wait_weight=200.0, cache_size=500, half_life=120.0
+    )
+
+    def operate(i: int) -> None:
+        key = f"key-{i}"
+        heap.push(key, [i], i % 2, float(i))
+        if i % 5 == 0:
+            heap.withdraw(key)
+            return
+        heap.pop(float(i))
+        heap.complete(key, 0.001 * (i % 7), float(i))
+
+    return operate
+
+
+def time_window(module: Any) -> Callable[[int], None]:
+    window = module.TimeWindow(300.0, 500)
+
+    def operate(i: int) -> None:
+        key = f"key-{i % 5000}"
+        window.begin(key, float(i))
+        window.end(key, i + 0.5)
+
+    return operate
+
+
+def outcome_window(module: Any) -> Callable[[int], None]:
+    window = module.OutcomeWindow(300.0, 20)
+
+    def operate(i: int) -> None:
+        window.record(i % 3 == 0, i * 0.01)
+
+    return operate
+
+
+STRUCTURES = {
+    key_queue: "key_queue",
+    offset_tracker: "offset_tracker",
+    virtual_time_heap: "vtime_heap",
+    time_window: "rolling_window",
+    outcome_window: "rolling_window",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's own account")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("half", ["c", "py"])
+@pytest.mark.parametrize("make", STRUCTURES, ids=lambda make: make.__name__)
+def test_memory_stays_where_it_was(make: Callable[[Any], Callable[[int], None]], half: str) -> None:
+    operate = make(import_module(f"prosody._core.{STRUCTURES[make]}_{half}"))
+    for i in range(WARM_UP):
+        operate(i)
+    gc.collect()
+    blocks, before = sys.getallocatedblocks(), resident_mib()
+    for i in range(WARM_UP, WARM_UP + OPERATIONS):
+        operate(i)
+    gc.collect()
+    assert resident_mib() - before < GROWTH_MIB_MAX
+    assert sys.getallocatedblocks() - blocks < 5_000
