@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 HALVES = {"cython": "c", "python": "py"}
-STRUCTURES = {"KeyQueue": "key_queue", "OffsetTracker": "offset_tracker"}
+STRUCTURES = {
+    "KeyQueue": "key_queue",
+    "OffsetTracker": "offset_tracker",
+    "VirtualTimeHeap": "vtime_heap",
+    "TimeWindow": "rolling_window",
+    "OutcomeWindow": "rolling_window",
+}
+"""The module of each class, without the half."""
 
 
 def core_class(half: str, name: str) -> Any:

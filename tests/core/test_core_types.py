@@ -13,6 +13,36 @@ from typing import Any
 import pytest
 
 from tests.core.halves import HALVES, STRUCTURES, core_class
+from tests.core.vtime import DEFAULTS
+
+# What each class is made with, and a call that leaves a trace in its repr.
+ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "KeyQueue": ((), {}),
+    "OffsetTracker": ((), {}),
+    "VirtualTimeHeap": ((), DEFAULTS),
+    "TimeWindow": ((64.0, 100), {}),
+    "OutcomeWindow": ((64.0, 20), {}),
+}
+TRACES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "KeyQueue": ("push", ("a", 1)),
+    "OffsetTracker": ("admit", (0, 0.0)),
+    "VirtualTimeHeap": ("push", ("a", 1, 0, 0.0)),
+    "TimeWindow": ("begin", ("a", 0.0)),
+    "OutcomeWindow": ("record", (True, 0.0)),
+}
+
+
+def made(core_type: Any) -> Any:
+    positional, named = ARGUMENTS[core_type.__name__]
+    return core_type(*positional, **named)
+
+
+def used(core_type: Any) -> Any:
+    """One that has been used."""
+    it = made(core_type)
+    method, arguments = TRACES[core_type.__name__]
+    getattr(it, method)(*arguments)
+    return it
 
 
 def test_a_class_is_final(core_type: Any) -> None:
@@ -27,29 +57,31 @@ def test_a_class_is_final(core_type: Any) -> None:
 def test_live_state_is_neither_copied_nor_pickled(core_type: Any, attempt: Any) -> None:
     text = f"{core_type.__name__} is live state: it can be neither copied nor pickled"
     with pytest.raises(TypeError, match=text):
-        attempt(core_type())
+        attempt(made(core_type))
 
 
 def test_an_object_is_complete_from_birth(core_type: Any) -> None:
-    bare = core_type.__new__(core_type)
-    assert repr(bare) == repr(core_type())
+    positional, named = ARGUMENTS[core_type.__name__]
+    bare = core_type.__new__(core_type, *positional, **named)
+    assert repr(bare) == repr(made(core_type))
     bare.check_valid()
 
 
 def test_a_second_init_does_not_reset(core_type: Any) -> None:
-    it = core_type()
-    if core_type.__name__ == "KeyQueue":
-        it.push("a", 1)
-    else:
-        it.admit(0, 0.0)
+    it = used(core_type)
     before = repr(it)
-    it.__init__()
+    assert before != repr(made(core_type))
+    positional, named = ARGUMENTS[core_type.__name__]
+    it.__init__(*positional, **named)
     assert repr(it) == before
     it.check_valid()
 
 
+@pytest.mark.parametrize("half", list(HALVES))
+@pytest.mark.parametrize("name", ["KeyQueue", "OffsetTracker"])
 @pytest.mark.parametrize("arguments", [(1,), (None, None)])
-def test_it_is_made_without_arguments(core_type: Any, arguments: tuple[Any, ...]) -> None:
+def test_it_is_made_without_arguments(half: str, name: str, arguments: tuple[Any, ...]) -> None:
+    core_type = core_class(half, name)
     text = re.escape(f"{core_type.__name__}() takes no arguments")
     with pytest.raises(TypeError, match=text):
         core_type(*arguments)
@@ -59,16 +91,16 @@ def test_it_is_made_without_arguments(core_type: Any, arguments: tuple[Any, ...]
 
 def test_it_takes_no_attributes(core_type: Any) -> None:
     with pytest.raises(AttributeError):
-        core_type().other = 1
+        made(core_type).other = 1
     for name, member in inspect.getmembers(core_type, inspect.isdatadescriptor):
         if not name.startswith("_"):
             assert not callable(member)
             with pytest.raises(AttributeError):
-                setattr(core_type(), name, 1)
+                setattr(made(core_type), name, 1)
 
 
 def test_it_can_be_referred_to_weakly_and_dies_at_once(core_type: Any) -> None:
-    it = core_type()
+    it = used(core_type)
     reference = weakref.ref(it)
     gc.disable()
     try:

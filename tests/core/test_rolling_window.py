@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from decimal import Decimal
 from fractions import Fraction
 from math import inf, nan, nextafter, ulp
@@ -13,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.core.halves import HALVES
+from tests.core.halves import HALVES, core_class
 from tests.core.naive_windows import NaiveOutcomeWindow, NaiveTimeWindow
 from tests.core.side_by_side import SideBySide
 
@@ -40,23 +39,14 @@ NO_TIME = st.sampled_from(
 NO_LIMIT = st.sampled_from([nan, -1.0, -5e-324, -(10**400), True, "1", None])
 
 
-def half(name: str, interface: str) -> Any:
-    """The class of one half, as ``halves.core_class``: these two are made with arguments."""
-    try:
-        module = importlib.import_module(f"prosody._core.rolling_window_{HALVES[name]}")
-    except ModuleNotFoundError as missing:
-        pytest.fail(f"the {name} half is missing, build the extensions first: {missing}")
-    return getattr(module, interface)
-
-
 @pytest.fixture(params=list(HALVES))
 def time_window(request: pytest.FixtureRequest) -> Any:
-    return half(request.param, "TimeWindow")
+    return core_class(request.param, "TimeWindow")
 
 
 @pytest.fixture(params=list(HALVES))
 def outcome_window(request: pytest.FixtureRequest) -> Any:
-    return half(request.param, "OutcomeWindow")
+    return core_class(request.param, "OutcomeWindow")
 
 
 class Windows(RuleBasedStateMachine):
@@ -95,8 +85,8 @@ class TimeWindowMachine(Windows):
         self.windows = SideBySide(
             "TimeWindow",
             naive=self.naive,
-            cython=half("cython", "TimeWindow")(window, cache_size),
-            python=half("python", "TimeWindow")(window, cache_size),
+            cython=core_class("cython", "TimeWindow")(window, cache_size),
+            python=core_class("python", "TimeWindow")(window, cache_size),
         )
 
     @rule(key=KEYS, step=STEPS)
@@ -193,8 +183,8 @@ class OutcomeWindowMachine(Windows):
         self.windows = SideBySide(
             "OutcomeWindow",
             naive=self.naive,
-            cython=half("cython", "OutcomeWindow")(window, minimum),
-            python=half("python", "OutcomeWindow")(window, minimum),
+            cython=core_class("cython", "OutcomeWindow")(window, minimum),
+            python=core_class("python", "OutcomeWindow")(window, minimum),
         )
 
     @rule(failed=st.booleans(), step=STEPS)
@@ -401,7 +391,7 @@ def test_what_they_are_made_with_is_checked_alike(name: str) -> None:
     ]
     for changed, text in wrong:
         with pytest.raises((TypeError, ValueError)) as refusal:
-            half(name, "TimeWindow")(**(right | changed))
+            core_class(name, "TimeWindow")(**(right | changed))
         assert str(refusal.value) == f"TimeWindow: {text}"
     texts = {}
     for arguments, named in [
@@ -412,9 +402,9 @@ def test_what_they_are_made_with_is_checked_alike(name: str) -> None:
         ((1.0,), {"size": 1}),
     ]:
         with pytest.raises(TypeError) as refusal:
-            half(name, "OutcomeWindow")(*arguments, **named)
+            core_class(name, "OutcomeWindow")(*arguments, **named)
         texts[str(refusal.value)] = arguments
     assert list(texts) == ["OutcomeWindow() takes exactly two arguments: window and minimum"]
-    assert repr(half(name, "OutcomeWindow")(minimum=3, window=5)) == (
+    assert repr(core_class(name, "OutcomeWindow")(minimum=3, window=5)) == (
         "OutcomeWindow(window=5.0, minimum=3, successes=0, failures=0)"
     )

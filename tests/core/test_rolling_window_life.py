@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import inspect
-import pickle
-import re
 import sys
 import tracemalloc
 import weakref
@@ -14,21 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.core.halves import HALVES
-from tests.core.test_rolling_window import half
+from tests.core.halves import HALVES, core_class
 
 NAMES = ["TimeWindow", "OutcomeWindow"]
 
 
 @pytest.fixture(params=[f"{name}-{each}" for each in NAMES for name in HALVES])
 def window_type(request: pytest.FixtureRequest) -> Any:
-    return half(*request.param.split("-"))
+    return core_class(*request.param.split("-"))
 
 
 @pytest.fixture(params=list(HALVES))
 def window(request: pytest.FixtureRequest) -> Any:
     """A time window of 64 s, with room for 100 keys."""
-    return half(request.param, "TimeWindow")(64.0, 100)
+    return core_class(request.param, "TimeWindow")(64.0, 100)
 
 
 class Key:
@@ -36,74 +31,6 @@ class Key:
 
     def __init__(self, holds: Any = None) -> None:
         self.holds = holds
-
-
-def test_a_class_is_final(window_type: Any) -> None:
-    text = f"type '{window_type.__module__}.{window_type.__name__}' is not an acceptable base type"
-    with pytest.raises(TypeError, match=re.escape(text)):
-        type("Child", (window_type,), {})
-
-
-@pytest.mark.parametrize(
-    "attempt", [copy.copy, copy.deepcopy, pickle.dumps, lambda it: pickle.dumps(it, protocol=0)]
-)
-def test_live_state_is_neither_copied_nor_pickled(window_type: Any, attempt: Any) -> None:
-    text = f"{window_type.__name__} is live state: it can be neither copied nor pickled"
-    with pytest.raises(TypeError, match=text):
-        attempt(window_type(1.0, 1))
-
-
-def test_an_object_is_complete_from_birth_and_stays(window_type: Any) -> None:
-    bare = window_type.__new__(window_type, 1.0, 1)
-    assert repr(bare) == repr(window_type(1.0, 1))
-    if window_type.__name__ == "TimeWindow":
-        bare.begin("a", 0.0)
-    else:
-        bare.record(True, 0.0)
-    before = repr(bare)
-    bare.__init__(5.0, 7)
-    assert repr(bare) == before
-    bare.check_valid()
-
-
-def test_it_takes_no_attributes(window_type: Any) -> None:
-    it = window_type(1.0, 1)
-    for name in ("other", "remembered", "running", "_latest"):
-        with pytest.raises(AttributeError):
-            setattr(half("cython", window_type.__name__)(1.0, 1), name, 1)
-    with pytest.raises(AttributeError):
-        it.other = 1
-
-
-def test_it_can_be_referred_to_weakly_and_dies_at_once(window_type: Any) -> None:
-    it = window_type(1.0, 20)
-    if window_type.__name__ == "TimeWindow":
-        for number in range(100):
-            it.begin(number, number / 1_000)
-            it.end(number, number / 1_000 + 1e-4)
-    reference = weakref.ref(it)
-    gc.disable()
-    try:
-        del it
-        assert reference() is None
-    finally:
-        gc.enable()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_halves_offer_the_same(name: str) -> None:
-    def offered(cls: Any) -> dict[str, Any]:
-        return {
-            member: (
-                tuple(inspect.signature(value).parameters) if callable(value) else "property",
-                inspect.getdoc(value),
-            )
-            for member, value in vars(cls).items()
-            if not member.startswith("_")
-        }
-
-    compiled, pure = (offered(half(each, name)) for each in HALVES)
-    assert compiled == pure
 
 
 def test_keys_die_when_they_are_forgotten(window: Any) -> None:
@@ -237,7 +164,7 @@ def test_a_key_costs_half_a_kilobyte(name: str) -> None:
     gc.collect()
     tracemalloc.start()
     try:
-        window = half(name, "TimeWindow")(300.0, 8_192)
+        window = core_class(name, "TimeWindow")(300.0, 8_192)
         for key in keys:
             window.begin(key, key / 100)
             window.end(key, key / 100 + 1e-3)

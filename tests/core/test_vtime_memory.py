@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import inspect
 import os
-import pickle
-import re
 import sys
 import tracemalloc
 import weakref
@@ -16,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.core.halves import HALVES
-from tests.core.vtime import DEFAULTS, FAILURE, NORMAL, heap_class, made
+from tests.core.vtime import FAILURE, NORMAL, made
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 # Each is pushed, and popped or withdrawn, and ended: three operations. 10,000,000 in the long run.
@@ -35,75 +31,9 @@ class Entry:
         self.other = other
 
 
-def test_the_class_is_final(half: str) -> None:
-    cls = heap_class(half)
-    text = f"type '{cls.__module__}.VirtualTimeHeap' is not an acceptable base type"
-    with pytest.raises(TypeError, match=re.escape(text)):
-        type("Child", (cls,), {})
-
-
-@pytest.mark.parametrize(
-    "attempt", [copy.copy, copy.deepcopy, pickle.dumps, lambda it: pickle.dumps(it, protocol=0)]
-)
-def test_live_state_is_neither_copied_nor_pickled(half: str, attempt: Any) -> None:
-    text = "a VirtualTimeHeap is live state: it can be neither copied nor pickled"
-    with pytest.raises(TypeError, match=text):
-        attempt(made(half))
-
-
-def test_it_is_complete_from_birth(half: str) -> None:
-    cls = heap_class(half)
-    bare = cls.__new__(cls, **DEFAULTS)
-    bare.check_valid()
-    assert repr(bare) == "VirtualTimeHeap(waiting=0, dispatched=0, remembered=0)"
-    assert (bare.pop(0.0), bare.virtual_time("a", 0.0), bare.class_time(0, 0.0)) == (None, 0.0, 0.0)
-
-
 def test_asked_before_any_time_is_known(half: str) -> None:
     assert made(half).class_time(FAILURE, -5.0) == 0.0
     assert made(half, half_life=float("inf")).class_time(FAILURE, -5.0) == 0.0
-
-
-def test_a_second_init_does_not_reset(half: str) -> None:
-    heap = made(half)
-    heap.push("a", 1, NORMAL, 0.0)
-    heap.__init__(**DEFAULTS)
-    assert heap.waiting == 1
-    heap.check_valid()
-
-
-def test_it_takes_no_attributes(half: str) -> None:
-    heap = made(half)
-    for name in ("other", "waiting", "dispatched", "remembered"):
-        with pytest.raises(AttributeError):
-            setattr(heap, name, 1)
-
-
-def test_the_halves_offer_the_same() -> None:
-    def offered(cls: Any) -> dict[str, Any]:
-        return {
-            member: (
-                tuple(inspect.signature(value).parameters) if callable(value) else "property",
-                inspect.getdoc(value),
-            )
-            for member, value in vars(cls).items()
-            if not member.startswith("_")
-        }
-
-    compiled, pure = (offered(heap_class(half)) for half in HALVES)
-    assert compiled == pure
-
-
-def test_it_dies_at_once(half: str) -> None:
-    heap = made(half)
-    heap.push("a", Entry(), NORMAL, 0.0)
-    reference = weakref.ref(heap)
-    gc.disable()
-    try:
-        del heap
-        assert reference() is None
-    finally:
-        gc.enable()
 
 
 def test_references_are_given_back(half: str) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-import pytest
-
-from tests.core.halves import HALVES
+from tests.core.halves import core_class
 
 DEFAULTS: dict[str, Any] = {
     "failure_weight": 0.3,
@@ -20,12 +17,8 @@ NORMAL, FAILURE = 0, 1
 
 
 def heap_class(half: str) -> Any:
-    """The class of one half; a half that is not there fails whoever asks for it."""
-    try:
-        module = importlib.import_module(f"prosody._core.vtime_heap_{HALVES[half]}")
-    except ModuleNotFoundError as missing:
-        pytest.fail(f"the {half} half is missing, build the extensions first: {missing}")
-    return module.VirtualTimeHeap
+    """The class of one half."""
+    return core_class(half, "VirtualTimeHeap")
 
 
 def made(half: str, **given: Any) -> Any:
