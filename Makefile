@@ -16,7 +16,7 @@ COMPILED_HALF := import sys, prosody._core as core; sys.exit(core.FALLBACK_REASO
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-kafka test lint bench services services-stop build lock clean distclean
+.PHONY: help demo demo-kafka test lint bench bench-compare services services-stop build lock clean distclean
 
 help:
 	@echo "make demo           the main job on the embedded in-memory broker"
@@ -24,6 +24,7 @@ help:
 	@echo "make test           all tests, both halves of the core, real services included"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          the benchmarks"
+	@echo "make bench-compare  those of the core against the stored run, by ratios; ARGS=--store makes a new one"
 	@echo "make services       start Kafka and Cassandra and print the variables that point tests at them"
 	@echo "make services-stop  end them"
 	@echo "make build          sdist and wheel into dist/"
@@ -56,6 +57,10 @@ bench: $(VENV)/.dev
 	$(PY) -m tools.services run kafka -- sh -c '$(PY) -m benchmarks.path --kafka $$PROSODY_TEST_KAFKA $(ARGS) \
 	  && $(PY) -m benchmarks.path.latency --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.path.memory --kafka $$PROSODY_TEST_KAFKA'
+
+# Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
+bench-compare: $(VENV)/.dev
+	$(PY) -m benchmarks.compare $(ARGS)
 
 # With the standard library alone, so that eval "$$(make services)" gets the variables and nothing else.
 services:

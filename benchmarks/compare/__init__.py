@@ -1,0 +1,1 @@
+"""Regression tracking of the core: ratios within one run, set against those of a stored run."""
