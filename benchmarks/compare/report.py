@@ -23,8 +23,8 @@ the least and the greatest ratio of new to stored, each of one kind against thre
 
 | | n below {LARGE:,} | n = {LARGE:,} |
 |---|---:|---:|
-| one try | 0.71 to 1.36 | 0.54 to 1.50 |
-| three tries | 0.79 to 1.26 | 0.67 to 1.48 |
+| one try | 0.78 to 1.36 | 0.54 to 1.50 |
+| three tries | 0.83 to 1.20 | 0.67 to 1.48 |
 
 By the clock on the wall, and not by CPU time, three tries gave up to 4.12.
 """
@@ -122,7 +122,7 @@ does is said in `benchmarks/bench_*.py`.
 | | |
 |---|---|
 {facts}
-A figure is the least CPU time seen for one operation, in microseconds, because noise only ever adds time.
+A figure is the least CPU time seen for one operation, outliers apart, in microseconds: noise adds time.
 Absolute times belong to this machine. What is tracked are the ratios, each within one run.
 {WANDER}
 ## Bars
