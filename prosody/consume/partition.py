@@ -90,6 +90,8 @@ class Partition:
             return  # polled before, delivered after the partition was given up
         if self._began_at is None and records:
             self._began_at = records[0].offset
+            if self.committed is None:
+                self.committed = self._began_at
         left = self._inbox[self._next :]
         self._inbox = [*left, *records] if left else records
         self._next = 0
@@ -132,8 +134,6 @@ class Partition:
             if offset <= before:
                 continue  # delivered a second time, after a seek or a reset of the connection
             tracker.admit(offset, now)
-            if self.committed is None:
-                self.committed = offset
             if record.headers and is_loop(record):
                 tracker.complete(offset)
                 continue

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tests.core.halves import core_class
+from tests.core.hostile import Hostile
 from tests.core.naive_models import NaiveKeyQueue
 from tests.core.side_by_side import SideBySide
 
@@ -135,18 +136,6 @@ def test_clear_keeps_what_is_in_flight(key_queue: Any) -> None:
 
 
 def test_a_key_whose_comparison_fails_changes_nothing(key_queue: Any) -> None:
-    class Hostile:
-        def __init__(self, *, fails: bool) -> None:
-            self.fails = fails
-
-        def __hash__(self) -> int:
-            return 7
-
-        def __eq__(self, other: object) -> bool:
-            if self.fails or (isinstance(other, Hostile) and other.fails):
-                raise RuntimeError("no comparison")
-            return self is other
-
     kind = Hostile(fails=False)
     key_queue.push(kind, "entry")
     before = repr(key_queue)

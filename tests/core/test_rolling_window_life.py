@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.core.halves import HALVES, core_class
+from tests.core.hostile import Hostile
 
 NAMES = ["TimeWindow", "OutcomeWindow"]
 
@@ -97,18 +98,6 @@ def test_a_key_that_calls_back_while_it_dies_finds_all_in_order(window: Any) -> 
 
 
 def test_a_key_whose_comparison_fails_changes_nothing(window: Any) -> None:
-    class Hostile:
-        def __init__(self, *, fails: bool) -> None:
-            self.fails = fails
-
-        def __hash__(self) -> int:
-            return 7
-
-        def __eq__(self, other: object) -> bool:
-            if self.fails or (isinstance(other, Hostile) and other.fails):
-                raise RuntimeError("no comparison")
-            return self is other
-
     kind = Hostile(fails=False)
     window.begin(kind, 1.0)
     for method, arguments in [("begin", ()), ("end", ()), ("used", ()), ("room_at", (0.0,))]:

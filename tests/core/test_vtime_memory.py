@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.core.halves import HALVES
+from tests.core.hostile import Hostile
 from tests.core.vtime import FAILURE, NORMAL, made
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -117,18 +118,6 @@ def test_cycles_through_the_heap_are_collected(half: str) -> None:
 
 
 def test_a_key_whose_comparison_fails_changes_nothing(half: str) -> None:
-    class Hostile:
-        def __init__(self, *, fails: bool) -> None:
-            self.fails = fails
-
-        def __hash__(self) -> int:
-            return 7
-
-        def __eq__(self, other: object) -> bool:
-            if self.fails or (isinstance(other, Hostile) and other.fails):
-                raise RuntimeError("no comparison")
-            return self is other
-
     heap = made(half)
     kind, hostile = Hostile(fails=False), Hostile(fails=True)
     heap.push(kind, "entry", NORMAL, 1.0)
