@@ -118,6 +118,10 @@ class BrokerError(ProsodyError):
         self.retriable = retriable
 
 
+class CommitMetadataTooLargeError(BrokerError):
+    """The note of a commit is longer than this broker takes (its ``offset.metadata.max.bytes``)."""
+
+
 class EventHandlerError(Exception, ABC):
     """Base of the errors by which a handler says how its failure is to be treated."""
 

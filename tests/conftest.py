@@ -1,4 +1,4 @@
-"""What all tests share: the real services, Hypothesis profiles."""
+"""What all tests share: the leak guard, the real services, Hypothesis profiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.real_services"]
+pytest_plugins = ["tests.leaks", "tests.real_services", "pytester"]
 
 # Timed deadlines would make tests depend on the machine's load; the long profile is for a night.
 settings.register_profile(

@@ -28,6 +28,8 @@ class Offsets(NamedTuple):
     """The next offset the group would read; 0 when it has committed nothing."""
     end: int
     """The next offset the broker would write: its number of records, as the topic began empty."""
+    metadata: str = ""
+    """The note that was committed with it."""
 
 
 class Look(Protocol):
@@ -79,7 +81,8 @@ class MemoryLook:
             found = {}
             for number, log in enumerate(cluster.logs(self._topic)):
                 kept = committed.get(SeamPartition(self._topic, number))
-                found[number] = Offsets(0 if kept is None else kept.offset, log.end)
+                offset, note = (0, "") if kept is None else (kept.offset, kept.metadata)
+                found[number] = Offsets(offset, log.end, note)
             return found
 
     async def stop(self) -> None:
@@ -126,7 +129,8 @@ class KafkaLook:
             kept = committed.get(partition)
             # Kafka says -1 where nothing is committed.
             offset = 0 if kept is None else max(kept.offset, 0)
-            found[partition.partition] = Offsets(offset, ends[partition])
+            note = "" if kept is None else kept.metadata
+            found[partition.partition] = Offsets(offset, ends[partition], note)
         return found
 
     async def stop(self) -> None:

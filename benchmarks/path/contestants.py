@@ -17,7 +17,10 @@ from prosody.model.message import MessageFields, freeze
 from prosody.runtime import SystemRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from benchmarks.path.places import Place
+    from prosody.broker.protocol import Start
 
 GROUP = "bench-group"
 DEADLINE_S = 300.0
@@ -67,12 +70,12 @@ class _Member:
         self.assigned: list[TopicPartition] = []
         self.ready = asyncio.Event()
 
-    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        self.assigned += sorted(partitions)
+    def on_assigned(self, starts: Mapping[TopicPartition, Start]) -> None:
+        self.assigned += sorted(starts)
         self.ready.set()
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
-    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
+    def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
 
 
 async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:

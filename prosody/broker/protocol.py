@@ -5,14 +5,19 @@ embedded one (``memory/``). One contract suite (``tests/broker/``) runs over bot
 
 Rules a broker keeps
 --------------------
-* Calls of one object come from one event loop. ``wake`` may come from inside any callback of that loop.
-* Listener calls are awaited, one at a time, in this order for each partition: assigned, then revoked or
-  lost. No partition is given to another member before ``on_revoked`` returned (or the member is thrown
-  out of the group for being too slow). While ``on_revoked`` runs, ``commit`` still works for the
-  partitions it names; while ``on_lost`` runs, and afterwards, it does not.
-* A broker may revoke partitions that the member gets back in the same rebalance (the eager protocol
-  does), and may name fewer (the embedded broker does).
-* A partition newly assigned is read from its committed offset, or from the earliest record.
+* Calls of one object come from one event loop; ``wake`` from inside any of its callbacks.
+* Listener calls come in this order for each partition: assigned, then revoked or lost. ``on_revoked``
+  takes its time, and the group goes on meanwhile: others may be assigned, revoked and lost, the same one
+  may be lost, records of the others are polled. Nothing of a partition is polled once its revoke began.
+* No partition is given to another member before ``on_revoked`` returned (or the member is thrown out of
+  the group). While it runs ``commit`` still works for the partitions it names, from ``on_lost`` on not.
+* A partition kept through a rebalance is not mentioned: its position stays. (With aiokafka's own
+  assignors everything is revoked at each rebalance and assigned again.)
+* A partition newly assigned is read from its committed offset, or from the earliest record; where, and
+  what was noted with that offset, is told in its :class:`Start`.
+* A position that retention has passed goes on at the log's beginning, with a warning. One beyond the
+  log's end means another log (the topic was made anew, or cut off): lost, and assigned again.
+* ``commit`` is refused, retriably, while the group is between two assignments; ``settled`` waits for that.
 * Records come in offset order for each partition, only those of committed transactions.
 * Failures are raised as ``prosody.errors.BrokerError`` (or a subclass listed there), never as an error
   of a lower library. ``asyncio.CancelledError`` passes untouched.
@@ -43,6 +48,17 @@ class OffsetAndMetadata(NamedTuple):
 
     offset: int
     metadata: str = ""
+
+
+class Start(NamedTuple):
+    """Where a newly assigned partition begins."""
+
+    offset: int
+    """The first offset that will be read."""
+    metadata: str = ""
+    """The note committed with exactly this offset; empty when reading begins anywhere else."""
+    end: int = 0
+    """The offset of the next record to be written, as it was at the assignment."""
 
 
 class Record(Protocol):
@@ -105,17 +121,20 @@ class ProducerSettings:
 
 
 class RebalanceListener(Protocol):
-    """Told about every change of assignment, and awaited. It does not raise."""
+    """Told about every change of assignment. Its methods do not raise."""
 
-    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+    def on_assigned(self, starts: Mapping[TopicPartition, Start]) -> None:
         """These partitions are now this member's; polling them starts after this returns."""
         ...
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """These partitions are given up when this returns; their offsets can be committed until then."""
+        """These partitions are given up when this returns; their offsets can be committed until then.
+
+        Cancelled when the group cannot wait any longer (the eager protocol), or at ``stop``.
+        """
         ...
 
-    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
+    def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
         """These partitions are gone already; nothing of them may be committed."""
         ...
 
@@ -154,7 +173,16 @@ class BrokerConsumer(Protocol):
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """Commit for the group.
 
-        :raises BrokerError: when refused: a partition is not this member's, or the group moved on.
+        :raises CommitMetadataTooLargeError: when a note is longer than the broker takes.
+        :raises BrokerError: when refused: a partition is not this member's, or the group moved on;
+            ``retriable`` while the group is between two assignments, and when trying again may help.
+        """
+        ...
+
+    async def settled(self) -> None:
+        """Return once the group is not between two assignments, so that ``commit`` is possible.
+
+        What may be committed can be different then: compute it after this returned.
         """
         ...
 
@@ -172,6 +200,18 @@ class BrokerConsumer(Protocol):
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read an assigned partition from ``offset`` on; what was buffered of it is dropped."""
+        ...
+
+    def leaving(self) -> None:
+        """This member is about to stop: it should be given no more partitions. Does not wait."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps this member from its group right now, for logs and probes; None when nothing does.
+
+        Cheap, no I/O. An outage shows here within seconds.
+        """
         ...
 
     async def stop(self) -> None:

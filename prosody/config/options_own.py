@@ -10,8 +10,8 @@ from prosody.config.list_kinds import File
 from prosody.config.option import describe
 from prosody.config.options import MAX_KAFKA_DURATION_S
 
-ASSIGNORS: Final = ("roundrobin", "range", "sticky")
-DEFAULT_ASSIGNOR: Final = "roundrobin"
+ASSIGNORS: Final = ("cooperative", "roundrobin", "range", "sticky")
+DEFAULT_ASSIGNOR: Final = "cooperative"
 DEFAULT_SESSION_TIMEOUT_S: Final = 45.0
 MIN_SESSION_TIMEOUT_S: Final = 1.0
 DEFAULT_FETCH_BYTES: Final = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""Sends committable offsets to the broker: on an interval, at a revoke, at shutdown."""
+"""Sends to the broker what is finished: on an interval, at a revoke, at shutdown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from prosody.broker.protocol import OffsetAndMetadata
-from prosody.errors import BrokerError
+from prosody.consume.progress import METADATA_MAX
+from prosody.errors import BrokerError, CommitMetadataTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prosody.broker.protocol import BrokerConsumer, TopicPartition
+    from prosody.broker.protocol import BrokerConsumer
     from prosody.consume.assignment import Assignment
     from prosody.consume.partition import Partition
     from prosody.runtime import Runtime
@@ -25,12 +26,16 @@ _INTERVAL_S_MIN = 0.01
 _RETRY_S = 0.1
 """Pause between tries of a final commit."""
 
+_METADATA_MIN = 64
+"""Characters; a broker that takes less is sent no metadata at all."""
+
 
 class Committer:
     """One commit at a time, always of explicit offsets, never of a partition given up.
 
-    The lock is what keeps commits and rebalances apart: a revoke takes it, so no commit is in flight
-    when the partitions go, and the next one is computed from those still held.
+    Each carries what is finished ahead of the offset. The two are computed together, after the group
+    has settled and right before they are sent, and anew for each try: a rebalance may have taken
+    partitions, and time has brought others further.
     """
 
     def __init__(
@@ -46,56 +51,131 @@ class Committer:
         self._runtime = runtime
         self._lock = asyncio.Lock()
         self._failing = False
+        self._metadata_max = METADATA_MAX
+        """What this broker takes, as far as it is known."""
 
     async def run(self) -> None:
         """Commit every ``commit_interval`` until cancelled."""
         while True:
             await self._runtime.sleep(self._interval_s)
-            async with self._lock:
-                await self._commit(self._assignment.partitions())
+            # What is worth another try is in the next commit, as it is then.
+            await self._commit(self._assignment.partitions())
 
-    async def commit_finally(self, partitions: Iterable[Partition], timeout_s: float) -> None:
-        """Commit for the last time before ``partitions`` are given up; repeat what may succeed.
+    async def commit_finally(
+        self, partitions: Iterable[Partition], timeout_s: float | None
+    ) -> None:
+        """Commit for the last time before ``partitions`` are given up.
 
-        Raises nothing: what cannot be committed is logged, and will be run again by the next owner.
+        Repeated until it succeeds, is refused for good or the partitions are lost, or for
+        ``timeout_s``. Raises nothing: what cannot be committed is logged, and run again by the next
+        owner.
         """
-        partitions = tuple(partitions)
+        left = partitions = tuple(partitions)
+        reason = "refused for good"
         try:
-            async with asyncio.timeout(timeout_s), self._lock:
-                while not await self._commit(partitions):
+            async with asyncio.timeout(timeout_s):
+                while left := await self._commit(left):
                     await self._runtime.sleep(_RETRY_S)
         except TimeoutError:
+            reason = f"not acknowledged within {timeout_s:.3g} s"
+        failed = self._unsaved(partitions)
+        if failed:
             _log.error(
-                "final commit not acknowledged within %.3g s; what finished since the last commit "
-                "will run again: %s",
-                timeout_s,
-                ", ".join(p.name for p in partitions if p.to_commit() is not None),
+                "last commit %s; what has finished since the one before will run again: %s",
+                reason,
+                where_to_run_again(failed),
             )
 
-    async def _commit(self, partitions: Iterable[Partition]) -> bool:
-        """One commit of everything that moved. True unless trying again may help."""
-        moved: dict[TopicPartition, tuple[Partition, int]] = {}
-        for partition in partitions:
-            offset = partition.to_commit()
-            # One that was lost while others drained would make the broker refuse the whole commit.
-            held = self._assignment.get(partition.topic_partition) is partition
-            if held and offset is not None:
-                moved[partition.topic_partition] = (partition, offset)
-        if not moved:
-            return True
-        try:
-            await self._consumer.commit(
-                {tp: OffsetAndMetadata(offset) for tp, (_, offset) in moved.items()}
-            )
-        except BrokerError as error:
-            # Nothing is lost by going on: the same offsets, or later ones, are in the next commit.
-            if not self._failing:
-                self._failing = True
-                _log.warning("commit failed%s: %s", "" if error.retriable else " for good", error)
-            return not error.retriable
-        if self._failing:
-            self._failing = False
-            _log.info("commits succeed again")
-        for partition, offset in moved.values():
-            partition.committed = offset
-        return True
+    async def _commit(self, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
+        """Commit what has changed, and return those partitions that are worth another try.
+
+        When it is refused for good, because of one of them perhaps, each is tried alone.
+        """
+        await self._consumer.settled()
+        async with self._lock:
+            sent, refusal = await self._send(partitions)
+        if refusal is None:
+            return ()
+        if refusal.retriable:
+            return sent
+        if len(sent) == 1:
+            return ()
+        left: list[Partition] = []
+        for partition in sent:
+            left += await self._commit((partition,))
+        return tuple(left)
+
+    async def _send(
+        self, partitions: Iterable[Partition]
+    ) -> tuple[tuple[Partition, ...], BrokerError | None]:
+        """One commit, in the form that the broker takes: of what, and how it was refused."""
+        while True:
+            sent = self._unsaved(partitions)
+            if not sent:
+                return (), None
+            reached = [p.progress.reached for p in sent]
+            texts = [p.progress.text(self._metadata_max) for p in sent]
+            try:
+                await self._consumer.commit(
+                    {
+                        p.topic_partition: OffsetAndMetadata(r.offset, text)
+                        for p, r, text in zip(sent, reached, texts, strict=True)
+                    }
+                )
+            except CommitMetadataTooLargeError as error:
+                # The offsets are what counts: again at once, with less beside them.
+                if any(texts):
+                    self._shrink_metadata(max(map(len, texts)))
+                    continue
+                self._note_failure(error)
+                return sent, error
+            except BrokerError as error:
+                # Nothing is lost by going on: the caller tries again, or says what runs twice.
+                self._note_failure(error)
+                return sent, error
+            for partition, now in zip(sent, reached, strict=True):
+                partition.progress.committed = now
+            if self._failing:
+                self._failing = False
+                _log.info("commits succeed again")
+            return sent, None
+
+    def _unsaved(self, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
+        """Those still held, and further than their last commit.
+
+        One that was lost while others drained would make the broker refuse the whole commit.
+        """
+        get = self._assignment.get
+        return tuple(
+            p
+            for p in partitions
+            if get(p.topic_partition) is p and p.progress.to_commit() is not None
+        )
+
+    def _note_failure(self, error: BrokerError) -> None:
+        if not self._failing:
+            self._failing = True
+            _log.warning("commit failed%s: %s", "" if error.retriable else " for good", error)
+
+    def _shrink_metadata(self, refused: int) -> None:
+        """Halve the limit until it is below the length that the broker has refused."""
+        while self._metadata_max >= refused:
+            self._metadata_max //= 2
+        if self._metadata_max < _METADATA_MIN:
+            self._metadata_max = 0
+        _log.warning(
+            "the broker refuses commit metadata of %d characters (offset.metadata.max.bytes), sending "
+            "%d at most: more may run twice after a rebalance",
+            refused,
+            self._metadata_max,
+        )
+
+
+def where_to_run_again(partitions: Iterable[Partition]) -> str:
+    """Partitions and the offsets that they will begin at again, for logs."""
+    return ", ".join(
+        p.name
+        if p.progress.committed is None
+        else f"{p.name} from offset {p.progress.committed.offset}"
+        for p in partitions
+    )

@@ -13,6 +13,8 @@ from prosody.consume.committer import Committer
 from prosody.consume.filters import Filters
 from prosody.consume.partition import Shared
 from prosody.consume.poller import Poller
+from prosody.consume.steps import Steps
+from prosody.consume.watch import Watch
 from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.middleware.stacks import build
 
@@ -81,12 +83,23 @@ class Consumer:
                 runtime,
             )
         self._stack = build(config, methods, runtime, self._torn_down, dead_letters)
+        steps = Steps(methods, options.timeout, config.extra.session_timeout, runtime)
+        self._watch = Watch(
+            self._broker_consumer,
+            self._assignment,
+            self._poller,
+            self._stack.permits,
+            steps,
+            options.stall_threshold,
+            runtime,
+        )
         shared = Shared(
             runtime=runtime,
             loop=asyncio.get_running_loop(),
             context=contextvars.copy_context(),
             filters=Filters(group_id, config.core.allowed_events),
             stack=self._stack,
+            steps=steps,
             max_uncommitted=options.max_uncommitted,
             want_records=self._poller.want_records,
             failed=self._assignment.restart,
@@ -104,11 +117,22 @@ class Consumer:
     @property
     def is_stalled(self) -> bool:
         """Whether a partition's oldest record, or the poll loop, stands still too long."""
-        now = self._runtime.monotonic()
-        threshold_s = self._config.consumer.stall_threshold
-        return now - self._poller.last_poll >= threshold_s or any(
-            p.is_stalled(now, threshold_s) for p in self._assignment.partitions()
-        )
+        return bool(self.stalled())
+
+    def stalled(self) -> list[str]:
+        """What stands still too long and why, a text each; empty when this consumer is well."""
+        return self._watch.stalled()
+
+    def not_ready(self) -> str | None:
+        """Why this consumer handles no messages at present; None when it does, or would."""
+        if not self._tasks:
+            return "not running"
+        if self._stopping is not None:
+            return "shutting down"
+        problem = self._broker_consumer.problem
+        if problem is not None:
+            return f"connection to Kafka lost: {problem}"
+        return None if len(self._assignment) else "no partitions assigned"
 
     async def start(self) -> None:
         """Join the group and begin to consume. When it raises, nothing is left running."""
@@ -121,7 +145,11 @@ class Consumer:
             await self._broker_consumer.stop()
             raise
         loop = asyncio.get_running_loop()
-        for name, run in (("poller", self._poller.run), ("committer", self._committer.run)):
+        for name, run in (
+            ("poller", self._poller.run),
+            ("committer", self._committer.run),
+            ("watch", self._watch.run),
+        ):
             self._tasks.append(loop.create_task(self._supervise(name, run), name=f"prosody-{name}"))
 
     async def stop(self) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING
 
+from prosody.consume.steps import Measured
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ class Lanes:
 
     def _grow(self, run: Run | None = None) -> None:
         """One more lane; it begins with ``run``, if one is given."""
+        lane = Measured(self._shared.steps)
         task = self._shared.loop.create_task(
-            self._lane(run), name="prosody-lane", context=self._shared.context.copy()
+            lane.drive(self._lane(lane, run)),
+            name="prosody-lane",
+            context=self._shared.context.copy(),
         )
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -81,7 +85,7 @@ class Lanes:
         elif isinstance(error := task.exception(), Exception):
             partition.fault(error)  # does nothing if it was reported where it arose
 
-    async def _lane(self, handed: Run | None) -> None:
+    async def _lane(self, lane: Measured, handed: Run | None) -> None:
         partition = self._partition
         queue = partition.queue
         pop = queue.pop
@@ -95,6 +99,7 @@ class Lanes:
             run = pop() if handed is None else handed
             handed = None
             if run is None:
+                lane.run = None  # what an idle lane holds on to stays in memory
                 partition.admit()
                 if queue.ready:
                     continue
@@ -109,6 +114,7 @@ class Lanes:
                 self.wake()
             runs.add(run)
             run.task = task
+            lane.run = run
             try:
                 outcome = await call(run)
             except asyncio.CancelledError as error:

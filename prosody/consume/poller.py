@@ -39,7 +39,11 @@ class Poller:
         self._assignment = assignment
         self._interval_s = interval_s
         self._runtime = runtime
-        self._failing = False
+        self._failing_since: float | None = None
+        self._warned = False
+        """Whether it was said that polls fail."""
+        self._refusal: str | None = None
+        """The refusal that was told last."""
         self._waiting = False
         self.last_poll = runtime.monotonic()
         """When the last poll returned; a poller that stands still shows here."""
@@ -60,20 +64,38 @@ class Poller:
                 )
             except BrokerError as error:
                 # An outage is waited out: nothing polled is lost, and the group keeps the position.
-                if not self._failing:
-                    self._failing = True
-                    _log.warning("polling fails, trying on: %s", error)
+                self._note_failure(error)
                 await self._runtime.sleep(max(self._interval_s, _FAILURE_PAUSE_S_MIN))
                 continue
             finally:
                 self._waiting = False
             self.last_poll = self._runtime.monotonic()
-            if self._failing:
-                self._failing = False
-                _log.info("polling succeeds again")
+            self._note_success()
             for topic_partition, records in polled.items():
                 partition = self._assignment.get(topic_partition)
                 if partition is not None:
                     partition.receive(records)
             # A poll that finds data at once does not suspend: let the lanes have their turn.
             await give_way()
+
+    def _note_failure(self, error: BrokerError) -> None:
+        """Say it, once: of an outage that it began, of a refusal what it is."""
+        if self._failing_since is None:
+            self._failing_since = self._runtime.monotonic()
+        if error.retriable:
+            if not self._warned:
+                self._warned = True
+                _log.warning("polling fails, trying on: %s", error)
+        elif (text := str(error)) != self._refusal:
+            self._refusal = text
+            _log.error("polling is refused, trying on: %s", text)
+
+    def _note_success(self) -> None:
+        if self._failing_since is not None:
+            _log.info(
+                "polling succeeds again, after %.3g s",
+                self._runtime.monotonic() - self._failing_since,
+            )
+            self._failing_since = None
+            self._warned = False
+            self._refusal = None

@@ -61,9 +61,9 @@ class Invoke:
             # Else our own cancellation has arrived, or the handler cancelled itself or let a
             # cancelled child's error through: all of them failures that a retry may mend.
             outcome = Outcome(Kind.TRANSIENT, _cancellation_error(run, error))
-        except (KeyboardInterrupt, GeneratorExit):
-            raise  # meant for the process or the interpreter, never for a message
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
+            if _is_from_outside(run, error):
+                raise
             # Nothing a handler raises may leave its offset stuck, sys.exit() included.
             outcome = outcome_of(error)
         finally:
@@ -107,6 +107,14 @@ def _in_context(
             value = yield waited_for
         except BaseException as thrown:  # noqa: BLE001  # whatever it is, it is meant for the handler
             error = thrown
+
+
+def _is_from_outside(run: Run, error: BaseException) -> bool:
+    """Whether an error is meant for the process or the interpreter, not raised by the handler."""
+    if isinstance(error, GeneratorExit):
+        # A coroutine that is closed because nobody runs it any more is not the task of the moment.
+        return asyncio.current_task(run.partition.loop) is not run.task
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _cancellation_error(run: Run, error: asyncio.CancelledError) -> BaseException:

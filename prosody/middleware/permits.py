@@ -35,6 +35,10 @@ class Permits:
         """Runs that wait for a permit."""
         return sum(not future.done() for _, future in self._waiting)
 
+    def awaited_by(self, run: Run) -> bool:
+        """Whether ``run`` waits for a permit; looks through all that do, for logs."""
+        return any(waiting is run and not future.done() for waiting, future in self._waiting)
+
     def wrap(self, inner: Call) -> Call:
         async def with_permit(run: Run) -> Outcome:
             if self._free:

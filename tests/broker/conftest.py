@@ -8,9 +8,11 @@ import pytest
 
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.runtime import SystemRuntime
+from tests.broker.levers import KafkaLevers, MemoryLevers
 
 if TYPE_CHECKING:
     from prosody.broker.protocol import Broker
+    from tests.broker.levers import Levers
 
 
 @pytest.fixture
@@ -30,6 +32,15 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
     bootstrap: str = request.getfixturevalue("kafka_bootstrap")
     return KafkaBroker(bootstrap_servers=(bootstrap,), runtime=SystemRuntime())
+
+
+@pytest.fixture
+def levers(request: pytest.FixtureRequest, broker: Broker) -> Levers:
+    """What can be done to the cluster of ``broker``."""
+    if isinstance(broker, MemoryBroker):
+        return MemoryLevers(broker.cluster)
+    bootstrap: str = request.getfixturevalue("kafka_bootstrap")
+    return KafkaLevers(bootstrap)
 
 
 @pytest.fixture

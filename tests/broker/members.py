@@ -1,4 +1,4 @@
-"""Helpers of the contract tests: clients with short names, a recording listener, polling members."""
+"""Helpers of the contract tests: clients with short names, polling members."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import uuid
 from typing import TYPE_CHECKING
 
 from prosody.broker.protocol import ConsumerSettings, ProducerSettings, TopicPartition
+from tests.broker.recorder import DEADLINE_S, Ledger, Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
     from prosody.broker.protocol import Broker, BrokerConsumer, BrokerProducer, Record
 
-DEADLINE_S = 40.0
-"""No step of a test takes longer, not even a rebalance of a real broker on a busy machine."""
+__all__ = [
+    "DEADLINE_S", "Ledger", "Member", "Recorder", "consumer_settings", "consuming", "fill", "fresh",
+    "make_topic", "member", "producing", "read", "tps",
+]  # fmt: skip
 
 
 def fresh(word: str) -> str:
@@ -23,14 +26,16 @@ def fresh(word: str) -> str:
     return f"{word}-{uuid.uuid4().hex[:12]}"
 
 
-def consumer_settings(group_id: str, client_id: str = "client") -> ConsumerSettings:
+def consumer_settings(
+    group_id: str, client_id: str = "client", *, assignor: str = "cooperative"
+) -> ConsumerSettings:
     return ConsumerSettings(
         group_id=group_id,
         client_id=client_id,
         session_timeout_s=10.0,
         rebalance_timeout_s=20.0,
         fetch_bytes=16 * 1024 * 1024,
-        assignor="sticky",
+        assignor=assignor,
         metadata_max_age_s=1.0,
     )
 
@@ -70,122 +75,24 @@ def tps(topic: str, *partitions: int) -> frozenset[TopicPartition]:
     return frozenset(TopicPartition(topic, n) for n in partitions)
 
 
-async def never(_: frozenset[TopicPartition]) -> None:
-    """The hook of a listener that does nothing."""
-
-
-class Ledger:
-    """Who holds which partition, over all members of a group; finds any in two hands."""
-
-    def __init__(self) -> None:
-        self.owners: dict[TopicPartition, Recorder] = {}
-        self.faults: list[str] = []
-
-    def take(self, who: Recorder, partitions: Iterable[TopicPartition]) -> None:
-        for tp in partitions:
-            owner = self.owners.setdefault(tp, who)
-            if owner is not who:
-                self.faults.append(f"{tp} assigned to {who.name} while {owner.name} holds it")
-
-    def give(self, who: Recorder, partitions: Iterable[TopicPartition]) -> None:
-        for tp in partitions:
-            if self.owners.pop(tp, None) is not who:
-                self.faults.append(f"{tp} taken from {who.name}, which did not hold it")
-
-
-class Recorder:
-    """A listener that writes down what it is told, and tells who waits for it."""
-
-    def __init__(self, name: str = "listener", ledger: Ledger | None = None) -> None:
-        self.name = name
-        self.events: list[tuple[str, frozenset[TopicPartition]]] = []
-        self.held: set[TopicPartition] = set()
-        self.running = 0
-        self.overlapped = False
-        self.assigned_hook: Callable[[frozenset[TopicPartition]], Awaitable[None]] = never
-        self.revoked_hook: Callable[[frozenset[TopicPartition]], Awaitable[None]] = never
-        self.lost_hook: Callable[[frozenset[TopicPartition]], Awaitable[None]] = never
-        self._ledger = ledger or Ledger()
-        self._changed = asyncio.Event()
-
-    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        self._ledger.take(self, partitions)
-        async with self._call("assigned", partitions):
-            await self.assigned_hook(partitions)
-        self.held |= partitions
-        self._changed.set()
-
-    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        async with self._call("revoked", partitions):
-            await self.revoked_hook(partitions)
-        self._gone(partitions)
-
-    async def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
-        # Gone already: another member may have been given them before this call.
-        for tp in partitions:
-            if self._ledger.owners.get(tp) is self:
-                del self._ledger.owners[tp]
-        async with self._call("lost", partitions):
-            await self.lost_hook(partitions)
-        self.held -= partitions
-        self._changed.set()
-
-    def _gone(self, partitions: frozenset[TopicPartition]) -> None:
-        self._ledger.give(self, partitions)
-        self.held -= partitions
-        self._changed.set()
-
-    @contextlib.asynccontextmanager
-    async def _call(self, name: str, partitions: frozenset[TopicPartition]) -> AsyncIterator[None]:
-        assert isinstance(partitions, frozenset)
-        self.running += 1
-        self.overlapped |= self.running > 1
-        self.events.append((name, partitions))
-        self._changed.set()
-        try:
-            yield
-        finally:
-            self.running -= 1
-
-    def left(self) -> None:
-        """The member stops: what it holds is free without a call."""
-        self._ledger.give(self, list(self.held))
-        self.held.clear()
-        self._ledger = Ledger()
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.events]
-
-    def times(self, name: str, tp: TopicPartition) -> int:
-        return sum(tp in partitions for event, partitions in self.events if event == name)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; looked at after each listener call begins or ends."""
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise AssertionError(
-                f"{self.name} waited in vain; holds {sorted(self.held)}, was told {self.events}"
-            ) from None
-
-    async def until_holds(self, partitions: Collection[TopicPartition]) -> None:
-        await self.until(lambda: self.held == set(partitions))
-
-
 class Member:
     """A consumer that keeps polling all it holds, as a program does, and collects the records."""
 
     def __init__(
-        self, broker: Broker, group_id: str, name: str = "member", ledger: Ledger | None = None
+        self,
+        broker: Broker,
+        group_id: str,
+        name: str = "member",
+        ledger: Ledger | None = None,
+        *,
+        assignor: str = "cooperative",
     ) -> None:
-        self.consumer = broker.consumer(consumer_settings(group_id, name))
+        self.consumer = broker.consumer(consumer_settings(group_id, name, assignor=assignor))
         self.listener = Recorder(name, ledger)
         self.records: list[Record] = []
         self._arrived = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
+        self._name, self._ledger = name, self.listener.ledger
 
     async def join(self, *topics: str) -> Member:
         await self.consumer.start(topics, self.listener)
@@ -197,6 +104,9 @@ class Member:
             found = await self.consumer.poll(
                 frozenset(self.listener.held), max_records=100, timeout_s=0.2
             )
+            listener = self.listener
+            if early := found.keys() & listener.revoking | found.keys() - listener.held:
+                self._ledger.faults.append(f"{self._name}: polled and not pollable: {early}")
             for records in found.values():
                 self.records.extend(records)
             if found:
@@ -227,15 +137,22 @@ class Member:
 
 @contextlib.asynccontextmanager
 async def member(
-    broker: Broker, group_id: str, *topics: str, name: str = "member", ledger: Ledger | None = None
+    broker: Broker,
+    group_id: str,
+    *topics: str,
+    name: str = "member",
+    ledger: Ledger | None = None,
+    assignor: str = "cooperative",
 ) -> AsyncIterator[Member]:
-    """A polling member that has joined; it leaves at the end."""
-    who = Member(broker, group_id, name, ledger)
+    """A polling member that has joined; it leaves at the end, and was told nothing wrong."""
+    who = Member(broker, group_id, name, ledger, assignor=assignor)
+    ledger = who.listener.ledger
     try:
         await who.join(*topics)
         yield who
     finally:
         await who.leave()
+    assert ledger.faults == [], ledger.faults
 
 
 @contextlib.asynccontextmanager

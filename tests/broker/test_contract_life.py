@@ -119,25 +119,39 @@ async def test_stopping_at_once_after_starting(broker: Broker) -> None:
     assert len(listener.events) == told
 
 
-async def test_stopping_while_the_listener_works(broker: Broker) -> None:
-    topic = await make_topic(broker, partitions=1)
+async def test_stopping_during_a_revoke_cancels_it(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=2)
+    group = fresh("group")
     before = asyncio.all_tasks()
-    consumer = broker.consumer(consumer_settings(fresh("group")))
-    listener = Recorder()
-    gate = asyncio.Event()
+    async with member(broker, group, topic, name="slow") as slow:
+        await slow.listener.until_holds(tps(topic, 0, 1))
+        cancelled = asyncio.Event()
 
-    async def wait(_: frozenset[TopicPartition]) -> None:
-        await gate.wait()
+        async def hang(_: frozenset[TopicPartition]) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
 
-    listener.assigned_hook = wait
-    await consumer.start([topic], listener)
-    await listener.until(lambda: listener.running == 1)
-    stopping = asyncio.create_task(consumer.stop())
-    for _ in range(5):
-        await asyncio.sleep(0)
-    gate.set()  # a broker may wait for the call, or cancel it
-    async with asyncio.timeout(DEADLINE_S):
-        await stopping
-    assert listener.running == 0
+        slow.listener.revoked_hook = hang
+        async with member(broker, group, topic, name="waits") as waits:
+            await slow.listener.until(lambda: slow.listener.running == 1)
+            told = len(slow.listener.events)
+            async with asyncio.timeout(DEADLINE_S):
+                await slow.leave()
+            assert cancelled.is_set()
+            assert slow.listener.running == 0
+            assert len(slow.listener.events) == told
+            await waits.listener.until_holds(tps(topic, 0, 1))
     await until_tasks_are(before)
-    assert listener.names() == ["assigned"]
+
+
+async def test_problems_are_told_of_and_none_is_there(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=1)
+    async with member(broker, fresh("group"), topic) as who:
+        await who.listener.until_holds(tps(topic, 0))
+        await who.consumer.settled()
+        assert who.consumer.problem is None
+        with pytest.raises(BrokerError, match="started before"):
+            await who.consumer.start([topic], Recorder())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prosody.broker.protocol import Broker, OffsetAndMetadata, TopicPartition
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, CommitMetadataTooLargeError
 from tests.broker.members import (
     Member,
     consuming,
@@ -93,6 +93,18 @@ async def test_a_commit_of_a_partition_not_assigned_is_refused_whole(broker: Bro
             await consumer.commit({mine: OffsetAndMetadata(1), foreign: OffsetAndMetadata(0)})
         assert not caught.value.retriable
         assert await consumer.committed([mine]) == {mine: None}
+
+
+async def test_a_note_that_is_too_long_is_refused(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=1)
+    [tp] = tps(topic, 0)
+    async with producing(broker) as producer, consuming(broker, topic, 0) as consumer:
+        await fill(producer, topic, [b""] * 2)
+        await consumer.commit({tp: OffsetAndMetadata(1, "x" * 4096)})
+        with pytest.raises(CommitMetadataTooLargeError) as caught:
+            await consumer.commit({tp: OffsetAndMetadata(2, "x" * 4097)})
+        assert not caught.value.retriable
+        assert await consumer.committed([tp]) == {tp: (1, "x" * 4096)}
 
 
 async def test_revoked_partitions_can_be_committed_until_the_listener_returns(

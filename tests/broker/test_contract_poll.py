@@ -185,15 +185,6 @@ async def test_seek_goes_back_and_forth(broker: Broker) -> None:
         assert [r.offset for r in await read(consumer, [tp], 1)] == [9]
 
 
-async def test_an_offset_out_of_the_log_reads_from_the_earliest(broker: Broker) -> None:
-    topic = await make_topic(broker, partitions=1)
-    [tp] = tps(topic, 0)
-    async with producing(broker) as producer, consuming(broker, topic, 0) as consumer:
-        await fill(producer, topic, [b"%d" % n for n in range(3)])
-        consumer.seek(tp, 1_000)
-        assert [r.offset for r in await read(consumer, [tp], 3)] == [0, 1, 2]
-
-
 async def test_the_end_offset_is_that_of_the_next_record(broker: Broker) -> None:
     topic = await make_topic(broker, partitions=1)
     [tp] = tps(topic, 0)

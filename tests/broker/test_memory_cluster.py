@@ -1,4 +1,4 @@
-"""What only the embedded broker has: mock mode, loops and threads, lost members, retention, faults."""
+"""What only the embedded broker has: mock mode, changes of topics at once, loops and threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import OffsetAndMetadata, ProducerSettings, TopicPartition
-from prosody.errors import BrokerError, SendTimeoutError, TopicsNotFoundError
+from prosody.errors import BrokerError, TopicsNotFoundError
 from prosody.runtime import SystemRuntime
 from tests.broker.members import (
     DEADLINE_S,
@@ -25,12 +25,13 @@ from tests.broker.members import (
     fill,
     member,
     producing,
-    read,
     tps,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator, Mapping
+
+    from prosody.broker.protocol import Start
 
 
 @pytest.fixture
@@ -168,112 +169,19 @@ async def test_a_topic_deleted_while_it_is_revoked_is_not_lost_as_well(
     assert [p for name, p in one.listener.events if name == "lost"] == [tps("t", 0, 1) - revoked]
 
 
-async def test_stop_does_not_wait_for_a_listener_that_hangs(memory: MemoryBroker) -> None:
-    consumer = memory.consumer(consumer_settings("g"))
-    listener = Recorder()
-
-    async def hang(_: frozenset[TopicPartition]) -> None:
-        await asyncio.Event().wait()
-
-    listener.assigned_hook = hang
-    await consumer.start(["t"], listener)
-    await listener.until(lambda: listener.running == 1)
-    async with asyncio.timeout(5.0):
-        await consumer.stop()
-    assert listener.running == 0
+# -- a listener that fails --------------------------------------------------------------------
 
 
-async def test_a_listener_may_stop_its_consumer(memory: MemoryBroker) -> None:
-    consumer = memory.consumer(consumer_settings("g"))
-    listener = Recorder()
+class HastyClock(SystemRuntime):
+    """A clock that a test can put forward."""
 
-    async def stop(_: frozenset[TopicPartition]) -> None:
-        await consumer.stop()
+    ahead = 0.0
 
-    listener.assigned_hook = stop
-    before = asyncio.all_tasks()
-    await consumer.start(["t"], listener)
-    await listener.until_holds(tps("t", 0, 1, 2, 3))
-    async with asyncio.timeout(5.0):
-        while left := asyncio.all_tasks() - before:
-            await asyncio.wait(left)
-    generation = memory.cluster.group("g").generation
-    await consumer.stop()
-    assert memory.cluster.group("g").generation == generation  # the group does not notice
-
-
-async def test_what_retention_dropped_is_skipped(memory: MemoryBroker) -> None:
-    memory.cluster.create_topic("t", 1)
-    [tp] = tps("t", 0)
-    async with producing(memory) as producer, consuming(memory, "t", 0) as consumer:
-        await fill(producer, "t", [b"%d" % n for n in range(10)])
-        memory.cluster.truncate("t", 0, 6)
-        assert [r.offset for r in await read(consumer, [tp], 4)] == [6, 7, 8, 9]
-        memory.cluster.truncate("t", 0, 1_000)  # no further than the end
-        assert await consumer.end_offsets([tp]) == {tp: 10}
-        consumer.seek(tp, 2)
-        await fill(producer, "t", [b"10"])
-        assert [r.offset for r in await read(consumer, [tp], 1)] == [10]
-        with pytest.raises(BrokerError, match="t:1 does not exist"):
-            memory.cluster.truncate("t", 1, 0)
-
-
-# -- stickiness and lost members --------------------------------------------------------------
-
-
-async def test_a_member_that_keeps_partitions_is_told_only_of_those_that_move(
-    memory: MemoryBroker,
-) -> None:
-    memory.cluster.create_topic("t", 4)
-    async with member(memory, "g", "t", name="one") as one:
-        await one.listener.until_holds(tps("t", 0, 1, 2, 3))
-        async with member(memory, "g", "t", name="two") as two:
-            await two.listener.until(lambda: len(two.listener.held) == 2)
-            moved = frozenset(two.listener.held)
-            assert one.listener.events == [
-                ("assigned", tps("t", 0, 1, 2, 3)),
-                ("revoked", moved),
-            ]
-        await one.listener.until_holds(tps("t", 0, 1, 2, 3))
-        assert one.listener.events[2:] == [("assigned", moved)]
-
-
-async def test_an_expelled_member_loses_all_commits_nothing_and_joins_again(
-    memory: MemoryBroker,
-) -> None:
-    memory.cluster.create_topic("t", 2)
-    ledger = Ledger()
-    refused: list[BrokerError] = []
-    async with member(memory, "g", "t", name="one", ledger=ledger) as one:
-        await one.listener.until_holds(tps("t", 0, 1))
-
-        async def try_to_commit(partitions: frozenset[TopicPartition]) -> None:
-            for tp in partitions:
-                assert not await one.consumer.poll([tp], max_records=1, timeout_s=0)
-                try:
-                    await one.consumer.commit({tp: OffsetAndMetadata(0)})
-                except BrokerError as error:
-                    refused.append(error)
-
-        one.listener.lost_hook = try_to_commit
-        await one.end_polling()
-        memory.cluster.expel("g", "one")
-        await one.listener.until(lambda: one.listener.names() == ["assigned", "lost", "assigned"])
-        assert one.listener.events[1][1] == tps("t", 0, 1)
-        assert len(refused) == 2
-        assert not any(error.retriable for error in refused)
-        await one.listener.until_holds(tps("t", 0, 1))
-    with pytest.raises(BrokerError, match="no member with client id 'one'"):
-        memory.cluster.expel("g", "one")
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.ahead
 
 
 async def test_a_member_too_slow_to_give_up_is_thrown_out(cluster: MemoryCluster) -> None:
-    class HastyClock(SystemRuntime):
-        ahead = 0.0
-
-        def monotonic(self) -> float:
-            return asyncio.get_running_loop().time() + self.ahead
-
     runtime = HastyClock()
     broker = MemoryBroker(cluster, runtime=runtime, auto_create_topics=True)
     cluster.create_topic("t", 2)
@@ -292,47 +200,94 @@ async def test_a_member_too_slow_to_give_up_is_thrown_out(cluster: MemoryCluster
         slow.listener.revoked_hook = dawdle
         async with member(broker, "g", "t", name="waits") as waits:
             await slow.listener.until(lambda: slow.listener.running == 1)
-            assert not waits.listener.held
-            runtime.ahead = 60.0  # its rebalance timeout is over
-            cluster.create_topic("other", 1)
+            [revoked] = slow.listener.revoking
+            # An outage is not its fault: it has all its time again.
+            runtime.ahead = 60.0
+            cluster.outage()
+            cluster.restore()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert slow.listener.names() == ["assigned", "revoked"]
+            runtime.ahead = 120.0
             cluster.add_partitions("t", 3)  # makes the waiting one look
-            await waits.listener.until_holds(tps("t", 0, 1, 2))
-            # Out already, though its listener is still at work and it has not been told.
-            await slow.end_polling()
-            async with producing(broker) as producer:
-                for n in range(30):
-                    await producer.send("t", key=b"%d" % n, value=b"")
-            assert all(log.end for log in cluster.logs("t")[:2])
-            assert not await slow.consumer.poll(tps("t", 0, 1), max_records=9, timeout_s=0)
-            gate.set()
             await slow.listener.until(lambda: "lost" in slow.listener.names())
-            [revoked, lost] = [p for n, p in slow.listener.events if n in ("revoked", "lost")]
-            assert revoked | lost == tps("t", 0, 1)
-            assert not revoked & lost  # each is told once
-            assert len(refused) == 1
+            [lost] = [given for name, given in slow.listener.events if name == "lost"]
+            assert lost >= tps("t", 0, 1)
+            assert slow.listener.running >= 1
             # It is back, and is given its share.
-            await waits.listener.until(lambda: len(waits.listener.held) == 2)
-            await slow.listener.until(lambda: len(slow.listener.held) == 1)
+            await waits.listener.until(lambda: revoked in waits.listener.held)
+            await slow.listener.until(lambda: bool(slow.listener.held))
+            slow.listener.revoked_hook = Recorder().revoked_hook
+            gate.set()
+            await slow.listener.until(lambda: slow.listener.running == 0)
+            assert len(refused) == 1
 
 
 async def test_a_listener_that_raises_does_not_stop_the_group(
     memory: MemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory.cluster.create_topic("t", 2)
-    one = memory.consumer(consumer_settings("g", "one"))
 
     class Broken(Recorder):
-        async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-            self.held -= partitions
-            raise ValueError("listener's own fault")
+        def on_assigned(self, starts: Mapping[TopicPartition, Start]) -> None:
+            super().on_assigned(starts)
+            raise ValueError("in assigned")
 
-    listener = Broken()
-    await one.start(["t"], listener)
-    await listener.until_holds(tps("t", 0, 1))
-    async with member(memory, "g", "t", name="two") as two:
+        async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+            await super().on_revoked(partitions)
+            raise ValueError("in revoked")
+
+        def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
+            super().on_lost(partitions)
+            raise ValueError("in lost")
+
+    one = Member(memory, "g", "one")
+    one.listener = Broken("one")
+    await one.join("t")
+    await one.listener.until_holds(tps("t", 0, 1))
+    async with member(memory, "g", "t", name="two") as two, producing(memory) as producer:
         await two.listener.until(lambda: len(two.listener.held) == 1)
-    await one.stop()
-    assert "listener's own fault" in caplog.text
+        for n in range(20):
+            await producer.send("t", key=b"%d" % n, value=b"")
+        await one.until_read(1)
+        memory.cluster.expel("g", "one")
+        await one.listener.until(lambda: one.listener.names()[-2:] == ["lost", "assigned"])
+    await one.leave()
+    for when in ("assigned", "revoked", "lost"):
+        assert f"in {when}" in caplog.text
+
+
+async def test_a_revoke_that_cancels_itself_still_hands_over(memory: MemoryBroker) -> None:
+    memory.cluster.create_topic("t", 2)
+
+    async def cancel(_: frozenset[TopicPartition]) -> None:
+        raise asyncio.CancelledError
+
+    async with member(memory, "g", "t", name="one") as one:
+        await one.listener.until_holds(tps("t", 0, 1))
+        one.listener.revoked_hook = cancel
+        async with member(memory, "g", "t", name="two") as two:
+            await two.listener.until(lambda: len(two.listener.held) == 1)
+
+
+async def test_a_consumer_may_be_stopped_by_its_own_revoke(memory: MemoryBroker) -> None:
+    memory.cluster.create_topic("t", 2)
+    before = asyncio.all_tasks()
+    async with member(memory, "g", "t", name="one") as one:
+        await one.listener.until_holds(tps("t", 0, 1))
+        stopped: list[bool] = []
+
+        async def leave(_: frozenset[TopicPartition]) -> None:
+            await one.leave()
+            stopped.append(True)
+
+        one.listener.revoked_hook = leave
+        async with member(memory, "g", "t", name="two") as two:
+            await two.listener.until_holds(tps("t", 0, 1))
+    assert stopped == [True]
+    async with asyncio.timeout(DEADLINE_S):
+        while left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)
 
 
 # -- loops and threads ------------------------------------------------------------------------
@@ -449,57 +404,7 @@ async def test_a_program_that_only_polls_lets_others_run(memory: MemoryBroker) -
             assert polls < 100
 
 
-# -- faults -----------------------------------------------------------------------------------
-
-
-async def test_faults_are_injected_at_each_call(memory: MemoryBroker) -> None:
-    calls: list[tuple[str, str]] = []
-    fail = ""
-
-    def on_call(name: str, client_id: str) -> None:
-        calls.append((name, client_id))
-        if name == fail:
-            raise (
-                SendTimeoutError("injected")
-                if name == "send"
-                else BrokerError("injected", retriable=True)
-            )
-
-    memory.cluster.on_call = on_call
-    [tp] = tps("t", 0)
-    admin = memory.admin()
-    await admin.create_topic("t", partitions=1)
-    async with producing(memory, client_id="p") as producer:
-        consumer = memory.consumer(consumer_settings("g", "c"))
-        listener = Recorder()
-        fail = "start"
-        with pytest.raises(BrokerError, match="injected"):
-            await consumer.start(["t"], listener)
-        fail = ""
-        await consumer.start(["t"], listener)  # the failed one had no effect
-        await listener.until_holds([tp])
-        seam: dict[str, Callable[[], Awaitable[object]]] = {
-            "send": lambda: producer.send("t", key=b"k", value=b"v"),
-            "poll": lambda: consumer.poll([tp], max_records=1, timeout_s=0),
-            "commit": lambda: consumer.commit({tp: OffsetAndMetadata(0)}),
-            "committed": lambda: consumer.committed([tp]),
-            "end_offsets": lambda: consumer.end_offsets([tp]),
-            "topics": admin.topics,
-            "create_topic": lambda: admin.create_topic("u"),
-            "delete_topic": lambda: admin.delete_topic("t"),
-        }
-        for name, call in seam.items():
-            fail = name
-            with pytest.raises((BrokerError, SendTimeoutError), match="injected"):
-                await call()
-        assert {name for name, _ in calls} == {*seam, "start"}
-        assert {c for _, c in calls} == {"p", "c", "admin"}
-        fail = ""
-        assert await consumer.committed([tp]) == {tp: None}
-        assert await consumer.end_offsets([tp]) == {tp: 0}
-        fail = "stop"
-        await consumer.stop()
-    assert memory.cluster.topics() == {"t"}
+# -- states ----------------------------------------------------------------------------------
 
 
 async def test_clients_start_once(memory: MemoryBroker) -> None:

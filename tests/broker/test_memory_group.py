@@ -16,13 +16,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from prosody.broker.memory.balance import balance
+from prosody.broker.balance import balance
 from prosody.broker.memory.group import Group, Member
 from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class FakeLoop:
@@ -45,7 +45,7 @@ class Client:
         self.name = name
         self.topics = topics
         self.holding: set[TopicPartition] = set()
-        self.revoking: frozenset[TopicPartition] = frozenset()
+        self.revoking: list[TopicPartition] = []
         self.told: list[tuple[str, frozenset[TopicPartition]]] = []
         self.member = self.make_member()
 
@@ -58,33 +58,46 @@ class Client:
             clock=lambda: Client.clock,
             loop=self.loop,  # type: ignore[arg-type]  # a stand-in
             notify=lambda: None,
+            vanish=lambda: None,
         )
 
     def advance(self, group: Group, counts: Mapping[str, int]) -> bool:
-        """Do the next half step; a revocation takes two. False when there is nothing to do."""
-        if self.revoking:
-            self.holding -= self.revoking
-            group.release(self.member, self.revoking)
-            self.revoking = frozenset()
-            return True
+        """Do the next step; False when there is nothing to do."""
         step = group.next_step(self.member, self.holding)
         if step is None:
             return False
         self.told.append(step)
+        assert step.partitions or step.kind == "lost"
         if step.kind == "assign":
             assert not self.holding & step.partitions
+            assert not self.member.leaving
             self.holding |= step.partitions
         elif step.kind == "revoke":
             assert self.holding >= step.partitions
-            self.revoking = step.partitions
+            assert not set(self.revoking) & step.partitions, "revoked twice"
+            self.revoking += sorted(step.partitions)
         else:
             assert self.holding >= step.partitions, "lost what it did not hold any more"
-            self.holding -= step.partitions
+            self._forget(step.partitions)
             if not self.member.alive:
                 assert not self.holding
-                self.member = self.make_member()
+                leaving, self.member = self.member.leaving, self.make_member()
+                self.member.leaving = leaving
                 group.join(self.member, counts)
         return True
+
+    def end_revoke(self, group: Group, which: int) -> bool:
+        """The listener is done with one of those being revoked."""
+        if not self.revoking:
+            return False
+        tp = self.revoking[which % len(self.revoking)]
+        self._forget({tp})
+        group.release(self.member, {tp})
+        return True
+
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        self.holding.difference_update(partitions)
+        self.revoking = [tp for tp in self.revoking if tp not in partitions]
 
 
 def loads(target: Mapping[TopicPartition, Member], members: Sequence[Member]) -> list[int]:
@@ -113,9 +126,9 @@ class GroupMachine(RuleBasedStateMachine):
         self.names += 1
         client = Client(f"c{self.names}", frozenset({"a", "b"}))
         self.running.append(client)
-        ghosts = {m for m in self.group.members if m.loop.is_closed()}
+        unstable = any(m.loop.is_closed() or m.leaving for m in self.group.members)
         self.group.join(client.member, self.counts)
-        if not ghosts:
+        if not unstable:
             # Sticky: who joins takes what balance needs; nothing moves between the others.
             moved = {tp for tp, m in self.group.target.items() if before.get(tp, m) is not m}
             assert all(self.group.target[tp] is client.member for tp in moved)
@@ -124,8 +137,22 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(client=consumes(clients))
     def leave(self, client: Client) -> None:
-        self._remove(client)
         self.running.remove(client)
+        self._remove(client)
+
+    @rule(client=clients)
+    def announce_leaving(self, client: Client) -> None:
+        if not client.member.alive:
+            return
+        keeps = client.holding - set(client.revoking) - client.member.lost
+        self.group.leave_soon(client.member, self.counts)
+        target = {tp for tp, m in self.group.target.items() if m is client.member}
+        assert target == keeps
+
+    @rule(client=clients)
+    def crash(self, client: Client) -> None:
+        """It holds what it holds until it is expelled, however long that takes."""
+        client.member.dead = True
 
     @rule(client=clients)
     def expel(self, client: Client) -> None:
@@ -134,7 +161,11 @@ class GroupMachine(RuleBasedStateMachine):
     def _remove(self, client: Client) -> None:
         before = dict(self.group.target)
         ghosts = any(m.loop.is_closed() for m in self.group.members)
-        self.group.remove([client.member], self.counts)
+        if client in self.running:
+            self.group.remove([client.member], self.counts)
+        else:
+            self.group.leave(client.member, self.counts)
+            assert client.member not in self.group.gone
         if not ghosts:
             for tp, member in self.group.target.items():
                 # Sticky: only what the one that left had goes to others.
@@ -162,21 +193,34 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(client=clients)
     def advance(self, client: Client) -> None:
-        client.advance(self.group, self.counts)
+        if not client.member.dead:
+            client.advance(self.group, self.counts)
+
+    @rule(client=clients, which=st.integers(0, 9))
+    def end_revoke(self, client: Client, which: int) -> None:
+        if not client.member.dead:
+            client.end_revoke(self.group, which)
 
     @rule(client=clients, seconds=st.floats(0, 12))
     def time_passes(self, client: Client, seconds: float) -> None:
         Client.clock += seconds
+        if client.member.dead:
+            return
         if (wait_s := self.group.wait_s(client.member)) is not None and wait_s <= 0:
             late = self.group.overdue()
             assert late, "told to look, and nobody was late"
+            assert not any(m.dead and not m.loop.is_closed() for m in late)
             self.group.remove(late, self.counts)
 
     @rule()
     def settle(self) -> None:
-        """Whatever has happened, everybody reaches the target, if the ghosts are thrown out."""
-        for _ in range(20 + 8 * len(self.running)):
-            moving = [c.advance(self.group, self.counts) for c in self.running]
+        """Whatever has happened, everybody reaches the target, if the dead are thrown out."""
+        self.group.remove([m for m in self.group.members if m.dead], self.counts)
+        for _ in range(20 + 8 * len(self.running) + 8 * sum(self.counts.values())):
+            moving = [
+                c.advance(self.group, self.counts) or c.end_revoke(self.group, 0)
+                for c in self.running
+            ]
             if not any(moving):
                 waits = [self.group.wait_s(c.member) for c in self.running]
                 known = [w for w in waits if w is not None]
@@ -202,14 +246,14 @@ class GroupMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_partition_is_meant_for_one_member(self) -> None:
-        if self.group.members:
+        if any(not m.leaving for m in self.group.members):
             everything = {TopicPartition(t, n) for t, c in self.counts.items() for n in range(c)}
             assert set(self.group.target) == everything
 
     @invariant()
     def nobody_has_two_more_than_another(self) -> None:
-        if self.group.members:
-            found = loads(self.group.target, list(self.group.members))
+        if staying := [m for m in self.group.members if not m.leaving]:
+            found = loads(self.group.target, staying)
             assert max(found) - min(found) <= 1
 
     @invariant()
@@ -219,7 +263,9 @@ class GroupMachine(RuleBasedStateMachine):
         assert all(count == 1 or tp in lost for tp, count in hands.items())
         for client in self.running:
             if client.member.alive:
+                assert client.member not in self.group.gone
                 held = {tp for tp, m in self.group.holders.items() if m is client.member}
+                assert client.member.revoking == set(client.revoking) - client.member.lost
                 assert held == client.holding - client.member.lost
 
 
@@ -265,7 +311,7 @@ def test_a_commit_is_kept_whole_or_not_at_all() -> None:
     group, client = Group("g"), Client("c", frozenset("a"))
     group.join(client.member, {"a": 1})
     client.advance(group, {"a": 1})
-    group.commit(client.member, {TopicPartition("a", 0): OffsetAndMetadata(1)})
+    group.commit(client.member, {TopicPartition("a", 0): OffsetAndMetadata(1)}, 9)
     with pytest.raises(BrokerError, match=r"group 'g' .* has not assigned a:1 to client 'c'"):
         group.commit(
             client.member,
@@ -273,6 +319,7 @@ def test_a_commit_is_kept_whole_or_not_at_all() -> None:
                 TopicPartition("a", 0): OffsetAndMetadata(2),
                 TopicPartition("a", 1): OffsetAndMetadata(2),
             },
+            9,
         )
     assert group.committed == {("a", 0): (1, "")}
 

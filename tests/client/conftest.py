@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import TYPE_CHECKING
 
@@ -18,17 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-@pytest.fixture(autouse=True)
-async def no_task_is_left() -> AsyncIterator[None]:
-    """A test that leaves a task behind has found a leak."""
-    before = asyncio.all_tasks()
-    yield
-    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
-    assert not left, f"tasks left behind: {left}"
-
-
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
-async def place(request: pytest.FixtureRequest, no_task_is_left: None) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     runtime = SystemRuntime()
     if request.param == "memory":
         cluster = MemoryCluster()

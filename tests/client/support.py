@@ -10,13 +10,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from prosody import Context, Message, ProsodyClient
+from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import Broker, ProducerSettings
 from prosody.config import Config
-from prosody.runtime import SystemRuntime
-from tools.look import Look, uncommitted
+from prosody.runtime import Runtime, SystemRuntime
+from tests.support import FakeRuntime, other_tasks, run_virtual
+from tools.look import Look, LookError, MemoryLook, uncommitted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 DEADLINE_S = 30.0
 _numbers = itertools.count(1)
@@ -30,21 +32,40 @@ def unique(prefix: str) -> str:
 class Place:
     """A broker, and what tests do on it besides being a client."""
 
-    def __init__(self, broker: Broker, look: Callable[[str, str], Look], *, mock: bool) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        look: Callable[[str, str], Look],
+        *,
+        mock: bool,
+        runtime: Runtime | None = None,
+    ) -> None:
         self.broker = broker
         self.look = look
         """Makes an independent look at a topic and group."""
         self.mock = mock
+        self.runtime = runtime or SystemRuntime()
         self.topic = unique("orders")
         self.group = unique("service")
         self._clients: list[ProsodyClient] = []
         self._looking: Look | None = None
 
-    async def create_topic(self, name: str | None = None, partitions: int = 4) -> str:
+    @property
+    def cluster(self) -> MemoryCluster:
+        """The embedded cluster; only where that is the broker."""
+        assert isinstance(self.broker, MemoryBroker)
+        return self.broker.cluster
+
+    async def create_topic(
+        self,
+        name: str | None = None,
+        partitions: int = 4,
+        config: Mapping[str, str] | None = None,
+    ) -> str:
         name = name or self.topic
         admin = self.broker.admin()
         try:
-            await admin.create_topic(name, partitions=partitions)
+            await admin.create_topic(name, partitions=partitions, config=config)
         finally:
             await admin.stop()
         return name
@@ -65,7 +86,7 @@ class Place:
             "telemetry_enabled": False,
             **options,
         }
-        client = ProsodyClient.from_parts(Config.load(values, {}), self.broker, SystemRuntime())
+        client = ProsodyClient.from_parts(Config.load(values, {}), self.broker, self.runtime)
         self._clients.append(client)
         return client
 
@@ -112,11 +133,44 @@ class Place:
             await self._looking.start()
         return uncommitted(await self._looking.offsets())
 
+    async def nothing_left(self) -> None:
+        """Wait until the group has committed everything the topic holds."""
+
+        async def look() -> bool:
+            try:
+                return await self.lag() == 0
+            except LookError:
+                return False  # a young Kafka has no coordinator for a group yet
+
+        await eventually(look, "everything should be committed")
+
     async def close(self) -> None:
         for client in self._clients:
             await client.shutdown()
         if self._looking is not None:
             await self._looking.stop()
+
+
+def run_simulated(main: Callable[[Place], Awaitable[None]]) -> None:
+    """Run ``main`` with a place in an embedded cluster where time jumps; it must leave no task behind."""
+
+    async def run() -> None:
+        runtime = FakeRuntime()
+        cluster = MemoryCluster()
+        broker = MemoryBroker(cluster, runtime=runtime, auto_create_topics=False)
+        place = Place(
+            broker,
+            lambda topic, group: MemoryLook(cluster, topic, group),
+            mock=True,
+            runtime=runtime,
+        )
+        try:
+            await main(place)
+        finally:
+            await place.close()
+        assert not other_tasks(), f"tasks left behind: {other_tasks()}"
+
+    run_virtual(run())
 
 
 class Recorder:
@@ -129,7 +183,7 @@ class Recorder:
         self.running: dict[str, int] = defaultdict(int)
         self.overlaps = 0
         self.most_running = 0
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
 
     async def on_message(self, context: Context, message: Message) -> None:
         self.attempts.append(message)
@@ -137,18 +191,21 @@ class Recorder:
         if self.running[message.key] > 1:
             self.overlaps += 1
         self.most_running = max(self.most_running, sum(self.running.values()))
+        self._changed.set()
         try:
             if self.behave is not None:
                 await self.behave(context, message)
             self.handled.append(message)
         finally:
             self.running[message.key] -= 1
-            async with self._changed:
-                self._changed.notify_all()
+            self._changed.set()
 
     async def until(self, condition: Callable[[Recorder], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S), self._changed:
-            await self._changed.wait_for(lambda: condition(self))
+        """Wait for what an attempt begins or ends with."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition(self):
+                self._changed.clear()
+                await self._changed.wait()
 
     async def until_handled(self, count: int) -> None:
         await self.until(lambda r: len(r.handled) >= count)

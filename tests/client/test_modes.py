@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 
 import pytest
 
@@ -16,7 +17,7 @@ from prosody import (
     TransientError,
     permanent,
 )
-from prosody.broker.protocol import ConsumerSettings, Record, TopicPartition
+from prosody.broker.protocol import ConsumerSettings, Record, Start, TopicPartition
 from tests.client.support import DEADLINE_S, Place, Recorder, eventually, unique
 
 
@@ -106,11 +107,11 @@ async def read_all(place: Place, topic: str, count: int) -> list[Record]:
     assigned = asyncio.Event()
 
     class Listener:
-        async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        def on_assigned(self, starts: Mapping[TopicPartition, Start]) -> None:
             assigned.set()
 
         async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
-        async def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
+        def on_lost(self, partitions: frozenset[TopicPartition]) -> None: ...
 
     await consumer.start([topic], Listener())
     records: list[Record] = []

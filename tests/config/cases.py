@@ -235,7 +235,7 @@ CASES: dict[str, Case] = {
     "cassandra_datacenter": plus(text(), good_text=NONE),
     "cassandra_rack": plus(text(), good_text=NONE),
     "cassandra_retention": plus(duration(1, 630_720_000), bad=[0], bad_text=["20y 1M"]),
-    "assignor": choice("roundrobin", "range", "sticky"),
+    "assignor": choice("cooperative", "roundrobin", "range", "sticky"),
     "session_timeout": duration(1, 1_987_200),
     "fetch_bytes": count(2**20),
     "metadata_max_age": duration(positive=True),

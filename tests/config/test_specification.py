@@ -91,7 +91,7 @@ SPECIFICATION: dict[str, list[tuple[str, str, str, object]]] = {
 
 # What this library adds: (option, variable, default shown, default used)
 OWN = [
-    ("assignor", "PROSODY_ASSIGNOR", "roundrobin", "roundrobin"),
+    ("assignor", "PROSODY_ASSIGNOR", "cooperative", "cooperative"),
     ("session_timeout", "PROSODY_SESSION_TIMEOUT", "45s", 45.0),
     ("fetch_bytes", "PROSODY_FETCH_BYTES", "67108864", 64 * 2**20),
     ("metadata_max_age", "PROSODY_METADATA_MAX_AGE", "5m", 300.0),

@@ -7,12 +7,16 @@ import contextvars
 from typing import TYPE_CHECKING, Any, cast
 
 from prosody.broker.memory.log import MemoryRecord
-from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
+from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
 from prosody.consume.filters import Filters
 from prosody.consume.partition import Partition, Shared
+from prosody.consume.progress import METADATA_MAX
+from prosody.consume.steps import Steps
+from prosody.errors import BrokerError, CommitMetadataTooLargeError
 from prosody.middleware.permits import Permits
 from prosody.middleware.stacks import Stack
 from prosody.middleware.timeout import Timeout
+from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import SUCCESS, Outcome
 from tests.support import FakeRuntime
 
@@ -71,6 +75,12 @@ class Stage:
         return [run.record.offset for run, _ in self.on_stage]
 
 
+class Orders:
+    """A handler that is only there for its name: the stack calls what the test says."""
+
+    async def on_message(self, *_: object) -> None: ...
+
+
 class Around:
     """What lies around partitions: notes what they ask for."""
 
@@ -82,6 +92,7 @@ class Around:
         takes_undecodable: bool = False,
         takes_excise: bool = False,
         allowed: Sequence[str] | None = None,
+        metadata_max: int = METADATA_MAX,
     ) -> None:
         self.faults: list[BaseException] = []
         self.wants = 0
@@ -99,17 +110,21 @@ class Around:
                 takes_undecodable=takes_undecodable,
                 takes_excise=takes_excise,
             ),
+            steps=Steps(HandlerMethods(Orders()), 1.0, 45.0, self.runtime),
             max_uncommitted=max_uncommitted,
             want_records=self._want,
             failed=lambda _, error: self.faults.append(error),
             torn_down=lambda: self.torn_down,
+            metadata_max=metadata_max,
         )
 
     def _want(self) -> None:
         self.wants += 1
 
-    def partition(self, tp: TopicPartition = TP, epoch: int = 1) -> Partition:
-        return Partition(tp, epoch, self.shared)
+    def partition(
+        self, tp: TopicPartition = TP, epoch: int = 1, start: Start | None = None
+    ) -> Partition:
+        return Partition(tp, epoch, start or Start(0), self.shared)
 
 
 class FakeConsumer:
@@ -117,6 +132,16 @@ class FakeConsumer:
 
     def __init__(self) -> None:
         self.commits: list[dict[TopicPartition, int]] = []
+        self.texts: list[dict[TopicPartition, str]] = []
+        """The metadata of each of ``commits``."""
+        self.text_max = METADATA_MAX
+        self.tried: list[frozenset[TopicPartition]] = []
+        self.refused: set[TopicPartition] = set()
+        """A commit that names one of these is refused for good."""
+        self.joined = asyncio.Event()
+        self.joined.set()
+        self.told: list[str] = []
+        self.problem: str | None = None
         self.seeks: list[tuple[TopicPartition, int]] = []
         self.polls: list[frozenset[TopicPartition]] = []
         self.errors: list[Exception] = []
@@ -134,9 +159,23 @@ class FakeConsumer:
                 await self.hanging.wait()
         finally:
             self.committing -= 1
+        self.tried.append(frozenset(offsets))
         if self.errors:
             raise self.errors.pop(0)
+        if not self.joined.is_set():
+            raise BrokerError("between two assignments", retriable=True)
+        if foreign := self.refused & offsets.keys():
+            raise BrokerError(f"not assigned: {foreign}", retriable=False)
+        if any(len(note.metadata) > self.text_max for note in offsets.values()):
+            raise CommitMetadataTooLargeError("too large", retriable=False)
         self.commits.append({tp: note.offset for tp, note in offsets.items()})
+        self.texts.append({tp: note.metadata for tp, note in offsets.items()})
+
+    async def settled(self) -> None:
+        await self.joined.wait()
+
+    def leaving(self) -> None:
+        self.told.append("leaving")
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         if self.errors:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from prosody import Context, Message
+    from prosody.consume.consumer import Consumer
 
 TP = TopicPartition("orders", 0)
 
@@ -252,3 +255,183 @@ async def test_stalled_shows_a_handler_and_a_poller_that_stand_still() -> None:
     assert await scene.client.is_stalled() is True
     await scene.client.unsubscribe()
     assert await scene.client.is_stalled() is False
+
+
+def consumer_of(scene: Scene) -> Consumer:
+    consumer = scene.client._consumer
+    assert consumer is not None
+    return consumer
+
+
+def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == logger]
+
+
+async def test_not_ready_says_why() -> None:
+    scene = Scene(quick)
+    client = scene.client
+    await client.subscribe(scene)
+    consumer = consumer_of(scene)
+    await settle()
+    assert consumer.not_ready() is None
+    scene.cluster.outage()
+    reason = consumer.not_ready()
+    assert reason is not None
+    assert reason.startswith("connection to Kafka lost: ")
+    assert await client.consumer_state() == "running"
+    scene.cluster.restore()
+    assert consumer.not_ready() is None
+    stopping = asyncio.ensure_future(client.unsubscribe())
+    await asyncio.sleep(0)
+    assert consumer.not_ready() == "shutting down"
+    await stopping
+    assert consumer.not_ready() == "shutting down"
+
+
+async def test_not_ready_before_anything_is_assigned() -> None:
+    scene = Scene(quick)
+    await scene.client.subscribe(scene)
+    await settle()
+    idle = ProsodyClient.from_parts(
+        scene.client._config, scene.client._broker, scene.client._runtime
+    )
+    await idle.subscribe(scene)
+    await asyncio.sleep(30.0)
+    consumers = [scene.client._consumer, idle._consumer]
+    reasons = [c.not_ready() for c in consumers if c is not None]
+    assert sorted(map(str, reasons)) == ["None", "no partitions assigned"]
+    await scene.client.unsubscribe()
+    await idle.unsubscribe()
+
+
+async def test_an_outage_is_one_line_and_consumption_goes_on_by_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    scene = Scene(quick, stall_threshold=30.0)
+    await scene.client.subscribe(scene)
+    await settle()
+    scene.cluster.outage()
+    await asyncio.sleep(100.0)
+    assert await scene.client.consumer_state() == "running"
+    assert await scene.client.is_stalled() is False
+    scene.cluster.restore()
+    scene.put(2)
+    await asyncio.sleep(5.0)
+    assert scene.handled == [0, 1]
+    lost, back = lines(caplog, "prosody.watch")
+    assert "connection to Kafka lost: " in lost
+    assert "connection to Kafka is back after 100" in back
+    await scene.client.unsubscribe()
+
+
+async def test_a_handler_that_blocks_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(quick)
+    runtime = scene.client._runtime
+    clock, blocked_s = runtime.monotonic, 0.0
+    runtime.monotonic = lambda: clock() + blocked_s  # type: ignore[method-assign]
+
+    async def blocks(_: Context, message: Message) -> None:
+        nonlocal blocked_s
+        blocked_s += 4.0 if message.offset == 1 else 0.0
+
+    scene.behave = blocks
+    await scene.client.subscribe(scene)
+    scene.put(3)
+    await asyncio.sleep(60.0)
+    (line,) = lines(caplog, "prosody.watch")
+    assert "handler Scene.on_message blocked the event loop for 4.0 s" in line
+    assert "offset 1 key 'k'" in line
+    await scene.client.unsubscribe()
+
+
+async def test_a_handler_that_never_ends_is_told_and_stops_no_other_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    over = asyncio.Event()
+
+    async def one_never_ends(_: Context, message: Message) -> None:
+        while message.key == "bad" and not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    scene = Scene(one_never_ends, stall_threshold=30.0, timeout=20.0, max_uncommitted=8)
+    await scene.client.subscribe(scene)
+    scene.put(2, b"bad")
+    for _ in range(6):
+        scene.put(1, b"good")
+        await asyncio.sleep(10.0)
+    assert scene.handled == [2, 3, 4, 5, 6, 7]
+    assert await scene.client.is_stalled() is True
+    timed_out, stubborn = lines(caplog, "prosody.timeout")
+    assert "timed out after 20 s" in timed_out
+    assert "still runs 2 s after it was cancelled" in stubborn
+    (stalled,) = lines(caplog, "prosody.watch")
+    assert "stalled: topic 'orders' partition 0 offset 0 key 'bad'" in stalled
+    assert "its handler runs (attempt 1, told to stop)" in stalled
+    over.set()
+    await asyncio.sleep(5.0)
+    assert sorted(scene.handled) == list(range(8))
+    assert await scene.client.is_stalled() is False
+    assert "moves again" in lines(caplog, "prosody.watch")[-1]
+    await scene.client.unsubscribe()
+    assert scene.committed == 8
+
+
+async def leaks_a_cancelled_child(*_: object) -> None:
+    child = asyncio.ensure_future(asyncio.Event().wait())
+    child.cancel()
+    await child
+
+
+def raises(error: BaseException) -> Callable[..., Awaitable[None]]:
+    async def fails(*_: object) -> None:
+        raise error
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        raises(SystemExit(1)),
+        raises(GeneratorExit()),
+        raises(BaseException("outside")),
+        raises(asyncio.CancelledError()),
+        lambda *_: 42,
+        leaks_a_cancelled_child,
+    ],
+    ids=[
+        "SystemExit",
+        "GeneratorExit",
+        "BaseException",
+        "CancelledError",
+        "garbage",
+        "child",
+    ],
+)
+@pytest.mark.parametrize("mode", ["pipeline", "best-effort"])
+async def test_whatever_a_handler_does_other_keys_go_on_and_no_offset_is_stuck(
+    behave: Callable[..., Awaitable[None]], mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = 0
+
+    async def bad_at_first(context: Context, message: Message) -> None:
+        nonlocal attempts
+        if message.key == "bad":
+            attempts += 1
+            if attempts <= 3:
+                await behave(context, message)
+
+    scene = Scene(bad_at_first, mode=mode, retry_base=0.01, timeout=20.0, shutdown_timeout=5.0)
+    await scene.client.subscribe(scene)
+    scene.put(1, b"bad")
+    scene.put(3, b"good")
+    await asyncio.sleep(3.0)
+    assert {1, 2, 3} <= set(scene.handled)
+    await asyncio.sleep(60.0)
+    await scene.client.unsubscribe()
+    assert scene.committed == 4
+    assert (0 in scene.handled) == (mode == "pipeline")
+    assert "internal fault" not in caplog.text

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prosody.consume.progress import METADATA_MAX
 from tests.consume.world import ENDS, VALUES, Plan, play
 from tests.support import run_virtual
 
@@ -35,6 +36,7 @@ def steps(disturbances: bool) -> st.SearchStrategy[tuple[Any, ...]]:
             st.tuples(st.just("leave"), small),
             st.tuples(st.just("expel"), small),
             st.tuples(st.just("outage"), st.sampled_from(["poll", "commit"]), st.integers(1, 4)),
+            st.sampled_from([("unsettle",), ("settle",), ("settle",)]),
             st.tuples(st.just("tick"), st.sampled_from([9.0, 25.0])),
         ]
     return st.one_of(kinds)
@@ -47,6 +49,7 @@ def plans(mode: str, disturbances: bool) -> st.SearchStrategy[Plan]:
         partitions=st.integers(1, 2),
         max_concurrency=st.integers(1, 3),
         max_uncommitted=st.integers(1, 4),
+        metadata_max=st.sampled_from([30, 40, METADATA_MAX]),
         steps=st.lists(steps(disturbances), min_size=4, max_size=40).map(tuple),
     )
 

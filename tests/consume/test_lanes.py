@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from prosody.consume.lanes import _IDLE_MAX
+from prosody.consume.steps import Measured
+from prosody.middleware.base import compose
+from prosody.middleware.invoke import Invoke
+from prosody.middleware.timeout import Timeout
+from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import SUCCESS, Outcome
 from tests.consume.fakes import Around, Stage, record, records
 from tests.support import other_tasks, settle
 
 if TYPE_CHECKING:
+    from prosody import Message
     from prosody.consume.partition import Partition
     from prosody.model.run import Run
 
@@ -203,3 +210,62 @@ async def test_lanes_give_the_loop_a_turn() -> None:
     assert turns >= 40
     other.cancel()
     await partition.drain(1.0, 2.0)
+
+
+class Blocking:
+    """A handler that blocks the loop for as long as its message says."""
+
+    def __init__(self, around: Around) -> None:
+        self.blocked_s = 0.0
+        clock = around.runtime.monotonic
+        around.runtime.monotonic = lambda: clock() + self.blocked_s  # type: ignore[method-assign]
+        around.shared.steps.monotonic = around.runtime.monotonic
+        timeout = Timeout(1.0, around.runtime)
+        invoke = Invoke(HandlerMethods(self), lambda: False)
+        object.__setattr__(around.shared.stack, "call", compose([timeout], invoke.call))
+
+    async def on_message(self, _: object, message: Message) -> None:
+        before_s, after_s = message.payload["blocks"]
+        self.blocked_s += before_s
+        if after_s:
+            await asyncio.sleep(0)
+            self.blocked_s += after_s
+
+
+@pytest.mark.parametrize("blocks", [[3, 0], [3, 0.1], [0.1, 3]], ids=str)
+@pytest.mark.parametrize("at", [0, 5, 19])
+async def test_the_handler_that_blocks_is_the_one_that_is_named(
+    blocks: list[float], at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    around = Around(Stage(), max_uncommitted=100)
+    Blocking(around)
+    partition = around.partition()
+    values = [blocks if offset == at else [0.0001, 0] for offset in range(20)]
+    partition.receive(
+        [
+            record(offset, f"k{offset % 3}".encode(), json.dumps({"blocks": value}).encode())
+            for offset, value in enumerate(values)
+        ]
+    )
+    await settle()
+    assert partition.tracker.committable == 20
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == 1
+    assert f"offset {at} key 'k{at % 3}'" in lines[0]
+    assert "on_message blocked the event loop for 3.0 s" in lines[0]
+    await partition.drain(1.0, 2.0)
+    await asyncio.sleep(2.0)  # the deadlines' timer
+
+
+async def test_an_idle_lane_holds_on_to_no_run() -> None:
+    partition = Around(answers).partition()
+    await handled(partition, 0)
+    (lane,) = partition._lanes._tasks
+    measured = lane.get_coro()
+    assert isinstance(measured, Measured)
+    assert measured.run is None
+    await partition.drain(1.0, 2.0)
+
+
+async def answers(_: Run) -> Outcome:
+    return SUCCESS

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
-from prosody.consume import partition as partition_module
+from prosody._core.offset_set import decode_finished
+from prosody.broker.protocol import Start
+from prosody.consume import inbox as inbox_module
+from prosody.consume.progress import Reached
 from prosody.model.message import ExciseMessage, Message
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import Run
 from tests.consume.fakes import Around, Stage, record, records
 from tests.support import settle
+
+if TYPE_CHECKING:
+    from prosody.consume.partition import Partition
 
 
 async def test_admits_no_more_than_max_uncommitted_and_refills() -> None:
@@ -65,7 +72,7 @@ async def test_what_is_delivered_again_is_not_handled_again() -> None:
 
 async def test_gaps_and_what_is_not_for_the_handler_are_committed() -> None:
     stage = Stage()
-    partition = Around(stage, allowed=["order."]).partition()
+    partition = Around(stage, allowed=["order."]).partition(start=Start(3))
     partition.receive(
         [
             record(3, value=b'{"type": "order.made"}'),
@@ -77,7 +84,8 @@ async def test_gaps_and_what_is_not_for_the_handler_are_committed() -> None:
         ]
     )
     await settle()
-    assert (stage.seen, partition.uncommitted, partition.to_commit()) == ([3], 1, None)
+    assert (stage.seen, partition.uncommitted, partition.to_commit()) == ([3], 1, 3)
+    assert decode_finished(partition.progress.text(100), 3) == [(4, 15)]
     stage.end(3)
     await settle()
     assert partition.to_commit() == 15
@@ -107,11 +115,11 @@ async def test_committed_offsets_never_pass_what_is_unfinished() -> None:
     partition = Around(stage).partition()
     partition.receive([record(n, f"k{n}".encode()) for n in range(4)])
     await settle()
-    for offset, expected in ((2, None), (1, None), (0, 3), (3, 4)):
+    for offset, expected in ((2, 0), (1, 0), (0, 3), (3, 4)):  # at 0 with more metadata
         stage.end(offset)
         await settle()
         assert partition.to_commit() == expected
-    partition.committed = 4
+    partition.progress.committed = Reached(4, 0)
     assert partition.to_commit() is None
     await close(partition, stage)
 
@@ -215,6 +223,41 @@ async def test_a_lost_partition_cancels_at_once() -> None:
     assert around.faults == []
 
 
+@pytest.mark.parametrize("lost_at_s", [1.0, 20.0], ids=["draining", "waiting for the end"])
+async def test_no_wait_outlasts_the_loss(
+    lost_at_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = asyncio.Event()
+
+    async def stubborn(run: Run) -> Outcome:
+        run.handling = True
+        while not ends.is_set():
+            try:
+                await ends.wait()
+            except asyncio.CancelledError:
+                continue
+        run.handling = False
+        return SUCCESS
+
+    partition = Around(stubborn).partition()
+    partition.receive(records(0))
+    await settle()
+
+    async def end() -> None:
+        await partition.drain(8.0, 10.0)
+        await partition.wait_ended()
+
+    ending = asyncio.create_task(end())
+    await asyncio.sleep(lost_at_s)
+    partition.lose()
+    await ending
+    assert asyncio.get_running_loop().time() == lost_at_s
+    assert caplog.text.count("left behind") == (lost_at_s > 10.0)
+    assert "waits for handlers" not in caplog.text
+    ends.set()
+    await settle()
+
+
 async def test_an_interrupted_wait_ends_with_admission() -> None:
     waits: list[bool] = []
 
@@ -249,7 +292,7 @@ async def test_a_fault_in_a_run_stops_its_key_before_it_is_free() -> None:
     stage.end(3)  # its lane looks for work in the very turn in which the other one fails
     await settle()
     assert (around.faults, stage.seen) == ([fault], [0, 1, 3, 4])
-    assert (partition.running, partition.resume_at) == (False, 1)
+    assert (partition.running, partition.progress.offset) == (False, 1)
     stage.end(4, RuntimeError("another bug"))
     await settle()
     assert around.faults == [fault]
@@ -265,26 +308,25 @@ async def test_a_fault_in_admission_is_the_partitions_own(monkeypatch: pytest.Mo
     partition = around.partition()
     partition.receive([record(4, b"a"), record(5, b"b")])
     await settle()
-    monkeypatch.setattr(partition_module, "decode_message", fails)
+    monkeypatch.setattr(inbox_module, "decode_message", fails)
     stage.end(4)
     await settle()
-    assert (len(around.faults), partition.running, partition.resume_at) == (1, False, 5)
+    assert (len(around.faults), partition.running, partition.progress.offset) == (1, False, 5)
     await close(partition, stage)
 
 
-async def test_a_fault_before_anything_was_admitted_resumes_at_the_first_record(
+async def test_a_fault_before_anything_was_admitted_resumes_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     around = Around(Stage())
-    partition = around.partition()
-    assert partition.resume_at is None
+    partition = around.partition(start=Start(7))
     monkeypatch.setattr(around.runtime, "monotonic", lambda: "no number")
     partition.receive(records(7, 8))
-    assert (len(around.faults), partition.resume_at) == (1, 7)
+    assert (len(around.faults), partition.progress.offset) == (1, 7)
     await partition.drain(0.0, 0.0)
 
 
-async def close(partition: partition_module.Partition, stage: Stage) -> None:
+async def close(partition: Partition, stage: Stage) -> None:
     drained = asyncio.create_task(partition.drain(8.0, 10.0))
     await settle()
     for offset in stage.offsets:

@@ -107,13 +107,41 @@ async def test_room_that_appears_between_polls_is_seen_without_a_wake() -> None:
 
 
 async def test_an_outage_is_waited_out(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    scene.consumer.errors = [BrokerError("down", retriable=True)] * 3
+    caplog.set_level("INFO")
+    scene.consumer.errors = [BrokerError(f"down {n}", retriable=True) for n in range(3)]
     scene.consumer.buffered = {A: [1]}
     await asyncio.sleep(1.9)  # one poll waits, three fail
     assert scene.a.received == []
     await asyncio.sleep(0.2)
     assert scene.a.received == [1]
-    assert caplog.text.count("polling fails") == 1
+    assert told(caplog) == [
+        ("WARNING", "polling fails, trying on: down 0"),
+        ("INFO", "polling succeeds again, after 1.5 s"),
+    ]
+    scene.consumer.errors = [BrokerError("down again", retriable=True)]
+    await asyncio.sleep(2.0)
+    assert [level for level, _ in told(caplog)] == ["WARNING", "INFO"] * 2
+
+
+async def test_a_refused_poll_says_why_once_for_each_reason(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scene.consumer.errors = [
+        BrokerError(text, retriable=text == "away")
+        for text in ("denied", "denied", "away", "away", "denied", "gone", "gone")
+    ]
+    await asyncio.sleep(10.0)
+    assert told(caplog) == [
+        ("ERROR", "polling is refused, trying on: denied"),
+        ("WARNING", "polling fails, trying on: away"),
+        ("ERROR", "polling is refused, trying on: gone"),
+        ("INFO", "polling succeeds again, after 4 s"),
+    ]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(r.levelname, r.getMessage()) for r in caplog.records]
 
 
 async def test_last_poll_stands_still_in_an_outage(scene: Scene) -> None:

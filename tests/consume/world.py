@@ -2,7 +2,10 @@
 
 The oracle knows only what handlers saw and what the broker holds. It raises :class:`Fault` for: a record
 out of order, two handlers of a key at once, too many handlers, traces of an earlier run in a lane,
-a commit past something unfinished or going back, a lost record, and anything left over at the end.
+a commit past something unfinished or going back, or one that calls something unfinished finished, a lost
+record, and anything left over at the end. And for a record that runs once more after it had ended, unless
+there was a reason: a member thrown out, or a last commit that the broker did not take. Partitions that
+change hands in order are none.
 """
 
 from __future__ import annotations
@@ -14,19 +17,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prosody._core.offset_set import decode_finished
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import ProducerSettings, TopicPartition
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
+from prosody.consume.progress import METADATA_MAX
 from prosody.errors import BrokerError, PermanentError
 from prosody.model.handler import HandlerMethods
 from prosody.produce import Producer
 from tests.support import FakeRuntime, other_tasks, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prosody import Context, Message
+    from prosody.broker.protocol import OffsetAndMetadata, Start
     from prosody.consume.partition import Partition
 
 TOPIC, FAILURES, GROUP = "orders", "failures", "service"
@@ -86,6 +92,7 @@ class Plan:
     partitions: int = 1
     max_concurrency: int = 2
     max_uncommitted: int = 2
+    metadata_max: int = METADATA_MAX
     steps: tuple[tuple[Any, ...], ...] = ()
 
 
@@ -139,12 +146,13 @@ class World:
         self.kinds: dict[tuple[int, int], tuple[str, str]] = {}
         self.finals: Counter[tuple[int, int]] = Counter()
         self.committed: dict[TopicPartition, int] = {}
-        self.disturbed = False
-        """Partitions have changed hands, or handlers been cut short: records may run twice."""
+        self.may_repeat = False
+        """There was a reason for records to run once more after they had ended."""
         self.dead_letters_read = 0
         self.automatic = False
         self.faults: list[str] = []
-        self.outages = 0
+        self.refusals = 0
+        """Commits refused for good."""
         self.strays = False
         """Cancellations are under way that an earlier handler set off; they may strike a later one."""
 
@@ -186,10 +194,10 @@ class World:
         consumer = Consumer(config, self.broker, producer, HandlerMethods(self), self.runtime, name)
         member = Member(name, consumer)
         assignment = consumer._assignment
-        start: Callable[[TopicPartition], Partition] = assignment._start
+        start: Callable[[TopicPartition, Start], Partition] = assignment._start
 
-        def remember(tp: TopicPartition) -> Partition:
-            partition = start(tp)
+        def remember(tp: TopicPartition, begin: Start) -> Partition:
+            partition = start(tp, begin)
             member.partitions.append(partition)
             self._watch_end(member, partition)
             return partition
@@ -200,6 +208,10 @@ class World:
 
         assignment._start = remember  # type: ignore[method-assign]
         object.__setattr__(assignment._shared, "failed", failed)  # it is frozen
+        object.__setattr__(assignment._shared, "metadata_max", self.plan.metadata_max)
+        consumer._committer._metadata_max = self.plan.metadata_max
+        self._watch_commits(consumer)
+        self._watch_last_commits(consumer)
         await consumer.start()
         self.members.append(member)
         self.everyone.append(member)
@@ -218,10 +230,42 @@ class World:
 
         def note_lost() -> None:
             member.lost.add(partition)
+            self.may_repeat = True
             lose()
 
         partition.drain = note_drain  # type: ignore[method-assign]
         partition.lose = note_lost  # type: ignore[method-assign]
+
+    def _watch_commits(self, consumer: Consumer) -> None:
+        """Each names what is held then, as it is then: a rebalance may lie before it."""
+        broker_consumer = consumer._broker_consumer
+        commit = broker_consumer.commit
+
+        async def check(offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+            for tp, note in offsets.items():
+                partition = consumer._assignment.get(tp)
+                if partition is None:
+                    self.faults.append(f"{tp} committed and not held")
+                elif note.offset != partition.progress.offset:
+                    self.faults.append(f"{tp} committed {note.offset}, computed too early")
+            await commit(offsets)
+
+        broker_consumer.commit = check  # type: ignore[method-assign]
+
+    def _watch_last_commits(self, consumer: Consumer) -> None:
+        """What the broker refused, or did not answer in time, was not committed for a reason."""
+        committer = consumer._committer
+        commit = committer.commit_finally
+
+        async def note_commit(partitions: Iterable[Partition], timeout_s: float | None) -> None:
+            began_s, refusals = self.runtime.monotonic(), self.refusals
+            await commit(partitions, timeout_s)
+            waited_s = self.runtime.monotonic() - began_s
+            late = timeout_s is not None and waited_s >= timeout_s - CLOCK_S
+            if (late or self.refusals > refusals) and committer._unsaved(partitions):
+                self.may_repeat = True
+
+        committer.commit_finally = note_commit  # type: ignore[method-assign]
 
     # -- the handler --------------------------------------------------------------------------
 
@@ -239,7 +283,6 @@ class World:
                 how = await attempt.how
             except asyncio.CancelledError:
                 attempt.verdict = "cut short"
-                self.disturbed = True
                 self._check_cut(attempt)
                 raise
             finally:
@@ -265,6 +308,8 @@ class World:
         if key != message.key:
             self.faults.append(f"{where} has another key: {key}")
         self._read_dead_letters()
+        if (tp.partition, message.offset) in self.ended and not self.may_repeat:
+            self.faults.append(f"{where} runs once more")
         for (partition, offset), (_, other) in self.kinds.items():
             earlier = partition == tp.partition and offset < message.offset and other == key
             if earlier and (partition, offset) not in self.ended:
@@ -316,8 +361,6 @@ class World:
         at = (attempt.tp.partition, attempt.message.offset)
         verdict, mode = attempt.verdict, self.plan.mode
         stopping = attempt.context._run.partition.cancelling
-        if stopping:
-            self.disturbed = True
         final = verdict == "success"
         if mode == "best-effort":
             final = final or verdict == "permanent" or not stopping
@@ -342,22 +385,22 @@ class World:
             case ("tick", seconds):
                 await asyncio.sleep(seconds)
             case ("join",) if len(self.members) < 2:
-                self.disturbed = True
                 await self.join()
             case ("leave", index) if self.members:
-                self.disturbed = True
                 self.leave(self.members[index % len(self.members)])
             case ("expel", index) if self.members:
-                self.disturbed = True
-                self.outages += 1  # what finished since the last commit runs again
+                self.may_repeat = True  # what has finished since the last commit
                 member = self.members[index % len(self.members)]
                 # It may learn of it late, when its present listener call has returned.
                 member.expelled.update(member.partitions)
                 with contextlib.suppress(BrokerError):  # it is out already, and has not noticed
                     self.cluster.expel(GROUP, member.name)
             case ("outage", call, times):
-                self.outages += 1
                 self._fail_calls(call, times)
+            case ("unsettle",):
+                self.cluster.unsettle(GROUP)
+            case ("settle",):
+                self.cluster.settle(GROUP)
         await settle()
         self.check()
 
@@ -375,7 +418,10 @@ class World:
             nonlocal times
             if times > 0 and name == call:
                 times -= 1
-                raise BrokerError("an outage", retriable=times % 2 == 0)
+                retriable = times % 2 == 0
+                if call == "commit" and not retriable:
+                    self.refusals += 1
+                raise BrokerError("an outage", retriable=retriable)
 
         self.cluster.on_call = on_call
 
@@ -384,14 +430,7 @@ class World:
     def check(self) -> None:
         """What holds at every moment."""
         self._read_dead_letters()
-        for tp, note in self.cluster.group(GROUP).committed.items():
-            before = self.committed.get(tp, 0)
-            if note.offset < before:
-                self.faults.append(f"{tp} committed {note.offset} after {before}")
-            self.committed[tp] = note.offset
-            for partition, offset in self.kinds.keys() - self.ended:
-                if partition == tp.partition and offset < note.offset:
-                    self.faults.append(f"{tp} committed {note.offset}, {offset} is unfinished")
+        self._check_committed()
         for member in self.everyone:
             for partition_object in member.partitions:
                 partition_object.queue.check_valid()
@@ -412,6 +451,21 @@ class World:
         self.check_busy()
         self.raise_faults()
 
+    def _check_committed(self) -> None:
+        for tp, note in self.cluster.group(GROUP).committed.items():
+            before = self.committed.get(tp, 0)
+            if note.offset < before:
+                self.faults.append(f"{tp} committed {note.offset} after {before}")
+            self.committed[tp] = note.offset
+            noted = decode_finished(note.metadata, note.offset)
+            for partition, offset in self.kinds.keys() - self.ended:
+                named = any(start <= offset < end for start, end in noted)
+                if partition == tp.partition and named:
+                    self.faults.append(f"{tp} committed {offset} as finished ahead, it is not")
+            for partition, offset in self.kinds.keys() - self.ended:
+                if partition == tp.partition and offset < note.offset:
+                    self.faults.append(f"{tp} committed {note.offset}, {offset} is unfinished")
+
     def _check_ending(self, member: Member, partition: Partition) -> None:
         draining = partition in member.draining_since_s and not partition.closed
         if draining and not any(a.context._run.partition is partition for a in self.inside):
@@ -419,7 +473,7 @@ class World:
 
     def _check_last_commit(self, member: Member) -> None:
         """Who leaves in order has committed what it finished."""
-        if member.stopped is None or not member.stopped.done() or self.outages:
+        if member.stopped is None or not member.stopped.done() or self.may_repeat:
             return
         for partition in member.partitions:
             finished = partition.tracker.committable or 0
@@ -446,7 +500,10 @@ class World:
             for partition in member.running():
                 if partition.queue.ready and not partition.permit_waits:
                     self.faults.append(f"{partition.name}: a key is ready and no lane takes it")
-                room = partition.uncommitted < self.plan.max_uncommitted
+                room = partition.uncommitted < self.plan.max_uncommitted and (
+                    partition._inbox._admissible > 0
+                    or partition.progress.admissible(self.plan.metadata_max) > 0
+                )
                 if room and not partition.wants_records and not partition.queue.ready:
                     self.faults.append(f"{partition.name}: room, and records that are not admitted")
                 if self._is_left_unpolled(member, partition):
@@ -454,8 +511,8 @@ class World:
 
     def _is_left_unpolled(self, member: Member, partition: Partition) -> bool:
         held: Any = member.consumer._broker_consumer
-        position = held._held.get(partition.topic_partition)
-        waits = member.consumer._poller._failing or partition in member.expelled
+        position = held._follower.held.get(partition.topic_partition)
+        waits = member.consumer._poller._failing_since is not None or partition in member.expelled
         if position is None or not position.ready or waits or not partition.wants_records:
             return False
         return bool(position.offset < position.log.end)
@@ -467,6 +524,7 @@ class World:
     async def finish(self) -> None:
         """Let everything end well; then nothing may be lost, and nothing left over."""
         self.cluster.on_call = None
+        self.cluster.settle(GROUP)
         self.automatic = True
         for attempt in self.waiting:
             if not attempt.how.done():
@@ -496,7 +554,7 @@ class World:
             committed = self.committed.get(TopicPartition(TOPIC, number), 0)
             if committed != log.end:
                 self.faults.append(f"partition {number}: committed {committed} of {log.end}")
-        countable = not self.disturbed and self.plan.mode != "low-latency"
+        countable = not self.may_repeat and self.plan.mode != "low-latency"
         for at, (kind, _) in self.kinds.items():
             if at not in self.ended:
                 self.faults.append(f"{kind} {at} was lost")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prosody.broker.kafka.admin import KafkaAdmin
 from prosody.broker.kafka.consumer import KafkaConsumer
+from prosody.broker.kafka.logs import calm_logs
 from prosody.broker.kafka.producer import KafkaProducer
 from prosody.broker.kafka.security import KafkaSecurity
 
@@ -31,6 +32,7 @@ class KafkaBroker:
         self._servers = bootstrap_servers
         self._runtime = runtime
         self._security = security or KafkaSecurity()
+        calm_logs(runtime)
 
     def consumer(self, settings: ConsumerSettings) -> KafkaConsumer:
         return KafkaConsumer(

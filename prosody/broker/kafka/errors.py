@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import errors as lower
 
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, CommitMetadataTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +158,9 @@ WEDGED: tuple[type[Exception], ...] = (
 )
 """After one of these aiokafka's idempotent producer can never write to that partition again."""
 
+OutOfRangeError = (lower.OffsetOutOfRangeError, lower.NoOffsetForPartitionError)
+"""The broker has no record at the position of a partition, or aiokafka knows of no position."""
+
 LowerError = (
     lower.KafkaError,
     lower.ConsumerStoppedError,
@@ -187,6 +190,8 @@ def broker_error(doing: str, error: BaseException, *, reason: str | None = None)
         parts.append(f": {text}")
     if hint:
         parts.append(f" ({hint})")
+    if kind is lower.OffsetMetadataTooLargeError:
+        return CommitMetadataTooLargeError("".join(parts), retriable=retriable)
     return BrokerError("".join(parts), retriable=retriable)
 
 

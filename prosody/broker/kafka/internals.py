@@ -9,6 +9,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import errors as lower
+from aiokafka.client import ConnectionGroup
+from aiokafka.protocol.admin import DescribeGroupsRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,6 +25,14 @@ class Membership(NamedTuple):
 
     generation: int
     member_id: str
+
+
+class GroupDescription(NamedTuple):
+    """What a coordinator says of a group; empty texts where it has none."""
+
+    state: str
+    protocol_type: str
+    protocol: str
 
 
 def membership(consumer: Any) -> Membership:
@@ -68,6 +78,75 @@ async def wait_as_poller(consumer: Any, future: asyncio.Future[None]) -> None:
                 pass  # its leaving notes the time of the last poll
 
 
+def assignment_state(consumer: Any) -> Any:
+    """aiokafka's state of the present assignment: the positions, which the next join makes anew."""
+    return consumer._subscription.subscription.assignment
+
+
+def assigned(consumer: Any) -> frozenset[Any]:
+    """What aiokafka has assigned right now, held by us or not."""
+    return frozenset(consumer._subscription.assigned_partitions())
+
+
+def position(state: Any, partition: Any) -> int | None:
+    """The next offset that would be polled; the public ``position`` waits until there is one."""
+    found = None if state is None else state.state_value(partition)
+    offset: int | None = None if found is None else found._position
+    return offset
+
+
+def place(consumer: Any, partition: Any, offset: int) -> None:
+    """Have ``offset`` polled next; what is buffered from there on already is kept."""
+    fetcher = consumer._fetcher
+    state = assignment_state(consumer)
+    if state is None or state.state_value(partition) is None:
+        return  # taken away; the next assignment begins anew
+    buffered = fetcher._records.get(partition)
+    if position(state, partition) != offset or hasattr(buffered, "check_raise"):
+        consumer.seek(partition, offset)
+
+
+def pause(consumer: Any, partition: Any) -> None:
+    """Fetch no more of a partition; what is buffered of it is dropped."""
+    if partition in assigned(consumer):
+        consumer.pause(partition)
+
+
+def request_rejoin(consumer: Any) -> None:
+    """Have the group rebalance; there is no public way."""
+    consumer._coordinator.request_rejoin()
+
+
+def refused_positions(error: Any) -> dict[Any, int | None]:
+    """The partitions of an ``OffsetOutOfRangeError`` or ``NoOffsetForPartitionError``, and the offsets."""
+    (refused,) = error.args
+    return refused if isinstance(refused, dict) else {refused: None}
+
+
+ANSWER_LIMIT_S = 5.0
+"""A fetch is answered within its ``fetch_max_wait_ms``: no answer for so long means trouble."""
+
+
+def problem(consumer: Any, group_id: str, now: float) -> str | None:
+    """What keeps a consumer from its cluster, judged by the state of its connections.
+
+    ``now`` is of the monotonic clock, which is the one that aiokafka stamps its connections by.
+    """
+    connections = consumer._client._conns
+    open_ones = [(key, c) for key, c in connections.items() if c.connected()]
+    if not open_ones:
+        return "no broker can be reached"
+    if consumer._coordinator.coordinator_id is None:
+        return f"the coordinator of group {group_id!r} cannot be reached"
+    for (node_id, group), connection in open_ones:
+        # On the coordinator's own connection a join may wait for a long time, as it should.
+        if group == ConnectionGroup.DEFAULT and connection._requests:
+            silent_s = now - connection._last_action
+            if silent_s > ANSWER_LIMIT_S:
+                return f"broker {node_id} has not answered for {silent_s:.0f} s"
+    return None
+
+
 def let_others_first(consumer: Any, partition: TopicPartition) -> None:
     """Look into the buffers of the other partitions before that one's next time.
 
@@ -102,6 +181,19 @@ async def commit_once(consumer: Any, offsets: Mapping[TopicPartition, OffsetAndM
 async def committed(consumer: Any, partitions: Collection[TopicPartition]) -> Any:
     """Offset and metadata of each; the public ``committed`` drops the metadata and asks one by one."""
     return await consumer._coordinator.fetch_committed_offsets(list(partitions))
+
+
+async def describe_group(consumer: Any, group_id: str) -> GroupDescription:
+    """State and protocol of the group, as its coordinator sees them."""
+    coordinator = consumer._coordinator
+    await coordinator.ensure_coordinator_known()
+    response = await consumer._client.send(
+        coordinator.coordinator_id,
+        DescribeGroupsRequest(groups=[group_id]),
+        group=ConnectionGroup.COORDINATION,
+    )
+    found = response.groups[0]
+    return GroupDescription(found[2], found[3], found[4])
 
 
 async def topic_names(consumer: Any) -> frozenset[str]:

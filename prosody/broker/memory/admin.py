@@ -45,5 +45,4 @@ class MemoryAdmin:
     def _call(self, name: str) -> None:
         if self._stopped:
             raise BrokerError("this admin client is stopped", retriable=False)
-        if (on_call := self._cluster.on_call) is not None:
-            on_call(name, "admin")
+        self._cluster.enter(name, "admin")

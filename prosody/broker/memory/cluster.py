@@ -11,33 +11,28 @@ import re
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
-from prosody.broker.memory.group import Group
+from prosody.broker.memory.faults import Faults
 from prosody.broker.memory.log import PartitionLog
 from prosody.broker.protocol import TopicPartition
 from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from prosody.broker.memory.group import Member
+    from prosody.broker.memory.group import Group, Member
 
 DEFAULT_PARTITIONS = 4
 """Partitions of a topic made without a number, as librdkafka's mock cluster has it."""
 MAX_RECORD_BYTES = 1_048_576
 """Key, value and headers of a record together; Kafka's default, rounded."""
+MAX_METADATA_CHARS = 4096
+"""The longest note of a commit; Kafka's default."""
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
-class MemoryCluster:
-    """A cluster inside the process. Each one made is on its own; ``shared()`` is the common one.
-
-    ``on_call`` is for injecting faults: when set, it is called as ``on_call(name, client_id)`` at the
-    beginning of each call of the seam (``start``, ``poll``, ``commit``, ``committed``,
-    ``end_offsets``, ``send``, ``create_topic``, ``delete_topic``, ``topics``; ``client_id`` is
-    ``"admin"`` for the last three), outside the lock, and may raise ``BrokerError`` or
-    ``SendTimeoutError``. The call then has no effect. ``stop`` never fails.
-    """
+class MemoryCluster(Faults):
+    """A cluster inside the process. Each one made is on its own; ``shared()`` is the common one."""
 
     _shared: ClassVar[MemoryCluster | None] = None
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
@@ -47,14 +42,13 @@ class MemoryCluster:
         *,
         default_partitions: int = DEFAULT_PARTITIONS,
         max_record_bytes: int = MAX_RECORD_BYTES,
+        max_metadata_chars: int = MAX_METADATA_CHARS,
     ) -> None:
+        super().__init__()
         self.default_partitions = default_partitions
         self.max_record_bytes = max_record_bytes
-        self.on_call: Callable[[str, str], None] | None = None
-        self.lock = threading.RLock()
-        """Held while any state is read or written; its holder never waits and runs no foreign code."""
+        self.max_metadata_chars = max_metadata_chars
         self._topics: dict[str, list[PartitionLog]] = {}
-        self._groups: dict[str, Group] = {}
 
     @classmethod
     def shared(cls) -> MemoryCluster:
@@ -155,9 +149,25 @@ class MemoryCluster:
         :raises BrokerError: there is no such partition.
         """
         with self.lock:
-            if (log := self.log(TopicPartition(topic, partition))) is None:
-                raise BrokerError(f"partition {topic}:{partition} does not exist", retriable=False)
-            log.truncate(before_offset)
+            self._log(topic, partition).truncate(before_offset)
+
+    def cut_off(self, topic: str, partition: int, after_offset: int) -> None:
+        """Forget the records of a partition from an offset on, as a broker does that lost its disk.
+
+        The next record gets that offset. Members that have read beyond it lose the partition and are
+        assigned it again.
+
+        :raises BrokerError: there is no such partition.
+        """
+        with self.lock:
+            self._log(topic, partition).cut_off(after_offset)
+            for group in self._groups.values():
+                group.tell_all()
+
+    def _log(self, topic: str, partition: int) -> PartitionLog:
+        if (log := self.log(TopicPartition(topic, partition))) is None:
+            raise BrokerError(f"partition {topic}:{partition} does not exist", retriable=False)
+        return log
 
     def _existing(self, topic: str) -> list[PartitionLog]:
         if (logs := self._topics.get(topic)) is None:
@@ -165,13 +175,6 @@ class MemoryCluster:
         return logs
 
     # -- groups -------------------------------------------------------------------------------
-
-    def group(self, group_id: str) -> Group:
-        """A group, made at first use. The caller holds the lock while it uses it."""
-        with self.lock:
-            if (group := self._groups.get(group_id)) is None:
-                group = self._groups[group_id] = Group(group_id)
-            return group
 
     def join(self, group: Group, member: Member) -> None:
         """Take a member into a group; ends the memberships of loops that are closed."""
@@ -181,24 +184,12 @@ class MemoryCluster:
     def leave(self, group: Group, member: Member) -> None:
         """A member leaves."""
         with self.lock:
-            group.remove([member], self._counts())
+            group.leave(member, self._counts())
 
-    def expel(self, group_id: str, client_id: str) -> None:
-        """Throw the members with this client id out of a group, as a broker does with one that is silent.
-
-        They are told ``on_lost`` and join again, as new members, when that returned.
-
-        :raises BrokerError: no member of the group has this client id.
-        """
+    def leave_soon(self, group: Group, member: Member) -> None:
+        """A member is to be given nothing more."""
         with self.lock:
-            group = self.group(group_id)
-            members = [m for m in group.members if m.client_id == client_id]
-            if not members:
-                raise BrokerError(
-                    f"group {group_id!r} has no member with client id {client_id!r}",
-                    retriable=False,
-                )
-            group.remove(members, self._counts())
+            group.leave_soon(member, self._counts())
 
     def expel_overdue(self, group: Group) -> None:
         """Throw out the members whose time to give up partitions is over."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from typing import TYPE_CHECKING
 
+from prosody.broker.memory.faults import UNREACHABLE
+from prosody.broker.memory.following import Follower
 from prosody.broker.memory.group import Member
 from prosody.broker.protocol import TopicPartition
 from prosody.errors import BrokerError, TopicsNotFoundError
@@ -17,24 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from prosody.broker.memory.cluster import MemoryCluster
-    from prosody.broker.memory.group import Step
     from prosody.broker.memory.log import MemoryRecord, PartitionLog
     from prosody.broker.protocol import ConsumerSettings, OffsetAndMetadata, RebalanceListener
     from prosody.runtime import Runtime
-
-_log = logging.getLogger(__name__)
-
-
-class _Position:
-    """Where a held partition is read."""
-
-    __slots__ = ("log", "offset", "ready")
-
-    def __init__(self, log: PartitionLog, offset: int) -> None:
-        self.log = log
-        self.offset = offset
-        self.ready = False
-        """Whether it may be polled: after ``on_assigned``, until ``on_revoked``."""
 
 
 class MemoryConsumer:
@@ -58,24 +44,21 @@ class MemoryConsumer:
         self._runtime = runtime
         self._auto_create_topics = auto_create_topics
         self._group = cluster.group(settings.group_id)
-        self._held: dict[TopicPartition, _Position] = {}
-        """Ordered: the partition that gave records last comes last in the next poll."""
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
-        self._stopped = False
+        self._unsettled: set[asyncio.Future[None]] = set()
+        """The calls of ``settled`` that wait."""
+        self._state = "not started"
         # Made in start(): a loop is needed.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._listener: RebalanceListener | None = None
-        self._member: Member | None = None
-        self._steps_changed = asyncio.Event()
-        self._follower: asyncio.Task[None] | None = None
+        self._follower: Follower | None = None
 
     # -- joining and leaving ------------------------------------------------------------------
 
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
-        if self._loop is not None or self._stopped:
+        if self._state != "not started":
             raise BrokerError("this consumer was started before; make a new one", retriable=False)
-        self._call("start")
+        self._cluster.enter("start", self._settings.client_id)
         plain = frozenset(t for t in topics if not t.startswith("^"))
         patterns = []
         for topic in topics:
@@ -90,112 +73,70 @@ class MemoryConsumer:
             self._cluster.ensure_topics(plain)
         elif missing := plain - self._cluster.topics():
             raise TopicsNotFoundError(sorted(missing))
-        self._loop = asyncio.get_running_loop()
-        self._listener = listener
-        self._member = self._join(plain, tuple(patterns))
-        self._follower = asyncio.create_task(
-            self._follow(), name=f"memory group {self._settings.group_id}"
+        self._loop = loop = asyncio.get_running_loop()
+        self._state = "running"
+
+        def make_member() -> Member:
+            return Member(
+                self._settings.client_id,
+                plain,
+                tuple(patterns),
+                rebalance_timeout_s=self._settings.rebalance_timeout_s,
+                clock=self._runtime.monotonic,
+                loop=loop,
+                notify=self._notify_from_anywhere,
+                vanish=self._vanish_from_anywhere,
+            )
+
+        self._follower = Follower(
+            self._cluster,
+            self._group,
+            self._settings,
+            listener,
+            make_member=make_member,
+            on_ready=self._wake_waiter,
         )
 
-    def _join(self, topics: frozenset[str], patterns: tuple[re.Pattern[str], ...]) -> Member:
-        assert self._loop is not None
-        member = Member(
-            self._settings.client_id,
-            topics,
-            patterns,
-            rebalance_timeout_s=self._settings.rebalance_timeout_s,
-            clock=self._runtime.monotonic,
-            loop=self._loop,
-            notify=self._notify_from_anywhere,
-        )
-        self._cluster.join(self._group, member)
-        return member
+    def leaving(self) -> None:
+        if self._state == "running" and self._follower is not None:
+            self._cluster.leave_soon(self._group, self._follower.member)
 
     async def stop(self) -> None:
-        if self._stopped:
+        if self._state == "stopped":
             return
-        self._stopped = True
-        self._held.clear()
-        self._wake_waiter()
-        if self._member is None or self._follower is None:
+        crashed = self._state == "crashed"
+        self._state = "stopped"
+        if self._follower is None:
             return
-        self._cluster.leave(self._group, self._member)
-        if asyncio.current_task() is self._follower:
-            return  # called by the listener: the follower ends when that returns
-        self._follower.cancel()
-        # A listener that refuses to be cancelled must not hold up the program's end for ever.
-        await asyncio.wait((self._follower,), timeout=self._settings.rebalance_timeout_s)
+        self._follower.end()
+        self._look()
+        if not crashed:
+            self._cluster.leave(self._group, self._follower.member)
+        await self._follower.ended()
 
-    # -- following the group ------------------------------------------------------------------
+    def crash(self) -> None:
+        """Vanish, as a process does that is killed: no listener call, no leaving; every call fails.
 
-    async def _follow(self) -> None:
-        """Go from what is held to what the group wants, one listener call at a time, until stopped."""
-        while not self._stopped:
-            member = self._member
-            assert member is not None
-            self._steps_changed.clear()
-            with self._cluster.lock:
-                step = self._group.next_step(member, self._held)
-                wait_s = None if step else self._group.wait_s(member)
-                if step and step.kind == "assign":
-                    self._take(step.partitions)
-            if step is not None:
-                await self._do(step)
-                if not member.alive and step.kind == "lost" and not self._stopped:
-                    self._member = self._join(member.topics, member.patterns)
-                continue
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._steps_changed.wait()
-            except TimeoutError:
-                # Somebody did not hand over in time: then he goes, and this member goes on.
-                self._cluster.expel_overdue(self._group)
-
-    def _take(self, partitions: frozenset[TopicPartition]) -> None:
-        for tp in sorted(partitions):
-            log = self._cluster.log(tp)
-            assert log is not None, f"{tp} assigned and not there"
-            committed = self._group.committed.get(tp)
-            self._held[tp] = _Position(log, log.start if committed is None else committed.offset)
-
-    async def _do(self, step: Step) -> None:
-        listener = self._listener
-        assert listener is not None
-        assert self._member is not None
-        partitions = step.partitions
-        try:
-            if step.kind == "assign":
-                await listener.on_assigned(partitions)
-            elif step.kind == "revoke":
-                for tp in partitions:
-                    self._held[tp].ready = False
-                await listener.on_revoked(partitions)
-            else:
-                for tp in partitions:
-                    self._held.pop(tp, None)
-                if partitions:
-                    await listener.on_lost(partitions)
-        except Exception:  # noqa: BLE001
-            # Listeners do not raise. If one does, the group must still go on: a partition that is
-            # never handed over would stop a member that did nothing wrong.
-            _log.exception("rebalance listener failed: %s of %s", step.kind, sorted(partitions))
-        if step.kind == "assign":
-            for tp in partitions & self._held.keys():
-                self._held[tp].ready = True
-            self._wake_waiter()
-        elif step.kind == "revoke":
-            for tp in partitions:
-                self._held.pop(tp, None)
-            with self._cluster.lock:
-                self._group.release(self._member, partitions)
+        Listener calls under way are cancelled. The group learns of it only by ``MemoryCluster.expel``,
+        and until then counts this as a member, with all it holds. ``stop`` waits for what was cancelled.
+        """
+        if self._state != "running" or self._follower is None:
+            return
+        self._state = "crashed"
+        member = self._follower.member
+        with self._cluster.lock:
+            member.dead = True
+            self._group.gone.discard(member)
+        self._follower.end()
+        self._look()
 
     # -- reading ------------------------------------------------------------------------------
 
     async def poll(
         self, partitions: Collection[TopicPartition], *, max_records: int, timeout_s: float
     ) -> Mapping[TopicPartition, Sequence[MemoryRecord]]:
-        self._call("poll")
-        loop = self._running()
+        self._cluster.enter("poll", self._settings.client_id)
+        loop, follower = self._running()
         if self._waiter is not None:
             raise BrokerError("another poll of this consumer is waiting", retriable=False)
         asked = frozenset(partitions)
@@ -205,6 +146,7 @@ class MemoryConsumer:
         expired = timeout_s <= 0
         timer: asyncio.TimerHandle | None = None
         watched: set[PartitionLog] = set()
+        warnings: list[tuple[TopicPartition, str]] = []
 
         def expire() -> None:
             # A flag and not another look at the clock: timers may fire a tick before their time.
@@ -214,70 +156,62 @@ class MemoryConsumer:
 
         try:
             while True:
+                if self._cluster.down:
+                    raise BrokerError(f"poll: {UNREACHABLE}", retriable=True)
+                if self._state == "crashed":
+                    self._running()
                 with self._cluster.lock:
-                    taken = self._read(asked, max_records)
-                    if taken or self._woken or expired or self._stopped:
+                    taken = follower.read(asked, max_records, warnings)
+                    if taken or self._woken or expired or self._state != "running":
                         self._woken = False
                         return taken
-                    watched |= self._watch(asked)
+                    follower.held.watch(asked, self, watched)
                 if timer is None:
                     timer = loop.call_later(timeout_s, expire)
                 self._waiter = loop.create_future()
                 await self._waiter
         finally:
             self._waiter = None
+            for tp, warning in warnings:
+                follower.warn(tp, warning)
             if timer is not None:
                 timer.cancel()
                 with self._cluster.lock:
                     for log in watched:
                         log.unwatch(self)
 
-    def _watch(self, asked: frozenset[TopicPartition]) -> set[PartitionLog]:
-        logs = {p.log for tp, p in self._held.items() if p.ready and tp in asked}
-        for log in logs:
-            log.watch(self)
-        return logs
-
-    def _read(
-        self, asked: frozenset[TopicPartition], max_records: int
-    ) -> dict[TopicPartition, Sequence[MemoryRecord]]:
-        taken: dict[TopicPartition, Sequence[MemoryRecord]] = {}
-        if self._member is None or not self._member.alive:
-            return taken  # thrown out; the follower is about to say so
-        for tp, position in self._held.items():
-            if not position.ready or tp not in asked:
-                continue
-            if records := position.log.read(position.offset, max_records):
-                position.offset = records[-1].offset + 1
-                taken[tp] = records
-                max_records -= len(records)
-                if max_records <= 0:
-                    break
-        for tp in taken:
-            self._held[tp] = self._held.pop(tp)
-        return taken
-
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        if (position := self._held.get(partition)) is None:
-            raise BrokerError(
-                f"seek refused: {partition[0]}:{partition[1]} is not assigned", retriable=False
-            )
-        position.offset = offset
-        self._wake_waiter()
+        held = self._follower.held if self._follower is not None else {}
+        with self._cluster.lock:
+            if (position := held.get(partition)) is None:
+                raise BrokerError(
+                    f"seek refused: {partition[0]}:{partition[1]} is not assigned", retriable=False
+                )
+            position.seek(offset)
+        self._look()
 
     # -- offsets ------------------------------------------------------------------------------
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        self._call("commit")
-        self._running()
-        assert self._member is not None
+        self._cluster.enter("commit", self._settings.client_id)
+        _, follower = self._running()
         with self._cluster.lock:
-            self._group.commit(self._member, offsets)
+            self._group.commit(follower.member, offsets, self._cluster.max_metadata_chars)
+
+    async def settled(self) -> None:
+        loop, _ = self._running()
+        while self._group.unsettled and self._state == "running":
+            waiter = loop.create_future()
+            self._unsettled.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._unsettled.discard(waiter)
 
     async def committed(
         self, partitions: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetAndMetadata | None]:
-        self._call("committed")
+        self._cluster.enter("committed", self._settings.client_id)
         self._running()
         with self._cluster.lock:
             return {TopicPartition(*tp): self._group.committed.get(tp) for tp in partitions}
@@ -285,7 +219,7 @@ class MemoryConsumer:
     async def end_offsets(
         self, partitions: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        self._call("end_offsets")
+        self._cluster.enter("end_offsets", self._settings.client_id)
         self._running()
         ends: dict[TopicPartition, int] = {}
         with self._cluster.lock:
@@ -310,8 +244,20 @@ class MemoryConsumer:
         """A watched log has grown; see ``Watcher``."""
         self._run_on_loop(self._wake_waiter)
 
+    def _look(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        if self._follower is not None:
+            self._follower.look()
+        self._wake_waiter()
+        for waiter in self._unsettled:
+            if not waiter.done():
+                waiter.set_result(None)
+
     def _notify_from_anywhere(self) -> None:
-        self._run_on_loop(self._steps_changed.set)
+        self._run_on_loop(self._look)
+
+    def _vanish_from_anywhere(self) -> None:
+        self._run_on_loop(self.crash)
 
     def _run_on_loop(self, callback: Callable[[], object]) -> None:
         loop = self._loop
@@ -329,12 +275,18 @@ class MemoryConsumer:
 
     # -- state --------------------------------------------------------------------------------
 
-    def _call(self, name: str) -> None:
-        if (on_call := self._cluster.on_call) is not None:
-            on_call(name, self._settings.client_id)
+    @property
+    def problem(self) -> str | None:
+        if self._state != "running" or self._follower is None:
+            return None
+        if self._cluster.down:
+            return UNREACHABLE
+        member = self._follower.member
+        if not (member.alive or member.news_held):
+            return f"thrown out of group {self._settings.group_id!r}, joining again"
+        return None
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or self._stopped:
-            state = "stopped" if self._stopped else "not started"
-            raise BrokerError(f"this consumer is {state}", retriable=False)
-        return self._loop
+    def _running(self) -> tuple[asyncio.AbstractEventLoop, Follower]:
+        if self._state != "running" or self._loop is None or self._follower is None:
+            raise BrokerError(f"this consumer is {self._state}", retriable=False)
+        return self._loop, self._follower

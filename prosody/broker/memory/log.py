@@ -54,13 +54,15 @@ class MemoryRecord:
 class PartitionLog:
     """Records in offset order, without gaps. The caller holds the cluster's lock."""
 
-    __slots__ = ("_records", "_watchers", "partition", "start", "topic")
+    __slots__ = ("_records", "_watchers", "cuts", "partition", "start", "topic")
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
         self.start = 0
         """The offset of the earliest record kept."""
+        self.cuts: list[int] = []
+        """The ends of this log at which it was cut off, in order."""
         self._records: list[_Stored] = []
         self._watchers: set[Watcher] = set()
 
@@ -88,14 +90,8 @@ class PartitionLog:
         return offset
 
     def read(self, offset: int, max_records: int) -> list[MemoryRecord]:
-        """At most ``max_records`` from ``offset`` on.
-
-        An offset that is not in the log (truncated away, or beyond the end of a log that was made
-        anew) reads from the earliest record, as a consumer that resets to earliest does.
-        """
-        at = offset - self.start
-        if at < 0 or at > len(self._records):
-            at = 0
+        """At most ``max_records`` from ``offset`` on, or from the earliest record if that is later."""
+        at = max(offset - self.start, 0)
         topic, partition = self.topic, self.partition
         return [
             MemoryRecord(topic, partition, n, timestamp, key, value, headers)
@@ -109,6 +105,13 @@ class PartitionLog:
         drop = min(max(before_offset - self.start, 0), len(self._records))
         del self._records[:drop]
         self.start += drop
+
+    def cut_off(self, after_offset: int) -> None:
+        """Forget the records from an offset on; the next one written gets that offset."""
+        keep = max(after_offset - self.start, 0)
+        if keep < len(self._records):
+            del self._records[keep:]
+            self.cuts.append(self.end)
 
     def clear(self) -> None:
         """Forget everything: the topic was deleted."""

@@ -45,8 +45,7 @@ class MemoryProducer:
     async def start(self) -> None:
         if self._state != "not started":
             raise BrokerError("this producer was started before; make a new one", retriable=False)
-        if (on_call := self._cluster.on_call) is not None:
-            on_call("start", self._settings.client_id)
+        self._cluster.enter("start", self._settings.client_id)
         self._state = "running"
 
     async def send(
@@ -59,8 +58,7 @@ class MemoryProducer:
         timestamp_ms: int | None = None,
         timeout_s: float | None = None,
     ) -> SentRecord:
-        if (on_call := self._cluster.on_call) is not None:
-            on_call("send", self._settings.client_id)
+        self._cluster.enter("send", self._settings.client_id)
         if self._state != "running":
             raise BrokerError(f"this producer is {self._state}", retriable=False)
         cluster = self._cluster

@@ -25,7 +25,6 @@ PRODUCER = ProducerSettings(client_id="producer", compression="lz4", partitioner
 
 
 def settings(group_id: str | None = None, **changes: Any) -> ConsumerSettings:
-    changes.setdefault("assignor", "roundrobin")
     return replace(consumer_settings(group_id or fresh("group")), **changes)
 
 

@@ -157,12 +157,14 @@ async def test_a_member_thrown_out_is_told_lost_and_commits_nothing(kafka: Kafka
             except BrokerError as error:
                 refused.append(error)
 
-        listener.lost_hook = commit
+        tries: list[asyncio.Task[None]] = []
+        listener.lost_hook = lambda _: tries.append(asyncio.create_task(commit(None)))
         await producer.send(topic, key=b"k", value=b"v")
         await listener.until_holds([tp])
         # The broker no longer knows this one: the next heartbeat is refused, as after an expiry.
         consumer._consumer._coordinator.member_id = "forgotten"
         await listener.until(lambda: listener.names() == ["assigned", "lost", "assigned"])
+        await tries[0]
         assert len(refused) == 1
         assert await consumer.committed([tp]) == {tp: None}
         # The member that is back works as before, from the committed offset.
@@ -194,12 +196,37 @@ async def test_a_commit_is_not_sent_by_a_member_that_was_just_lost(
         assert not sent
 
 
+async def test_a_changed_pattern_leaves_what_stays_in_peace(kafka: KafkaBroker) -> None:
+    """aiokafka makes a new subscription, in which nothing is known of the old assignment."""
+    prefix = fresh("many")
+    first = await make_topic(kafka, partitions=1, name=f"{prefix}.a")
+    [tp] = tps(first, 0)
+    async with (
+        producing(kafka) as producer,
+        consuming(kafka, f"^{prefix}") as (consumer, listener),
+        asyncio.timeout(LIMIT_S),
+    ):
+        await listener.until_holds([tp])
+        await producer.send(first, key=b"k", value=b"1")
+        assert [r.value for r in await read(consumer, [tp], 1)] == [b"1"]
+        second = await make_topic(kafka, partitions=1, name=f"{prefix}.b")
+        await listener.until_holds([tp, *tps(second, 0)])
+        assert listener.names() == ["assigned", "assigned"]
+        await producer.send(first, key=b"k", value=b"2")
+        assert [r.value for r in await read(consumer, [tp], 1)] == [b"2"]
+        await consumer.settled()
+        await consumer.commit({tp: OffsetAndMetadata(2, "note")})
+
+
 async def test_a_changed_pattern_still_lets_the_revoked_commit(kafka: KafkaBroker) -> None:
     """aiokafka's own commit() refuses here: its new subscription has no assignment yet."""
     prefix = fresh("many")
     first = await make_topic(kafka, partitions=1, name=f"{prefix}.a")
     [tp] = tps(first, 0)
-    async with consuming(kafka, f"^{prefix}") as (consumer, listener), asyncio.timeout(LIMIT_S):
+    async with (
+        consuming(kafka, f"^{prefix}", assignor="sticky") as (consumer, listener),
+        asyncio.timeout(LIMIT_S),
+    ):
 
         async def commit(partitions: frozenset[TopicPartition]) -> None:
             await consumer.commit(dict.fromkeys(partitions, OffsetAndMetadata(0, "note")))
@@ -212,6 +239,28 @@ async def test_a_changed_pattern_still_lets_the_revoked_commit(kafka: KafkaBroke
 
 
 async def test_another_assignor_in_the_group_is_named(kafka: KafkaBroker) -> None:
+    topic = await make_topic(kafka, partitions=1)
+    group = fresh("group")
+    async with (
+        consuming(kafka, topic, group_id=group) as (_, listener),
+        asyncio.timeout(LIMIT_S),
+    ):
+        await listener.until_holds(tps(topic, 0))
+        with pytest.raises(BrokerError, match="option `assignor`") as caught:
+            async with consuming(kafka, topic, group_id=group, assignor="range"):
+                pass
+        assert not caught.value.retriable
+
+
+async def test_another_assignor_that_was_not_seen_before_the_join(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that join an empty group at once, or a user who may not describe the group."""
+
+    async def overlook(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(module, "require_same_assignor", overlook)
     topic = await make_topic(kafka, partitions=1)
     group = fresh("group")
     async with (
@@ -273,15 +322,17 @@ async def test_stopping_ends_a_listener_that_does_not(
     monkeypatch.setattr(module, "STOP_LIMIT_S", 0.1)
     topic = await make_topic(kafka, partitions=1)
     before = asyncio.all_tasks()
-    consumer = kafka.consumer(settings())
+    consumer = kafka.consumer(settings(assignor="sticky"))
     listener = Recorder()
 
     async def hang(_: object) -> None:
         await asyncio.Event().wait()
 
-    listener.assigned_hook = hang
+    listener.revoked_hook = hang
     async with asyncio.timeout(LIMIT_S):
         await consumer.start([topic], listener)
+        await listener.until_holds(tps(topic, 0))
+        internals.request_rejoin(consumer._consumer)
         await listener.until(lambda: listener.running == 1)
         with caplog.at_level(logging.WARNING):
             await consumer.stop()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
+from aiokafka import TopicPartition as LowerPartition
+from aiokafka.client import ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
@@ -114,3 +118,74 @@ async def test_a_producer_has_what_is_used() -> None:
     await internals.abandon_producer(producer, 1.0)
     assert internals.sender_is_dead(producer)
     assert producer.client.cluster.partitions_for_topic("t") is None
+
+
+async def test_positions_are_read_and_set(consumer: Any) -> None:
+    tp = LowerPartition("t", 0)
+    assert internals.position(None, tp) is None
+    consumer._subscription.assign_from_user([tp])
+    state = internals.assignment_state(consumer)
+    assert internals.assigned(consumer) == {tp}
+    assert internals.position(state, tp) is None
+    internals.place(consumer, tp, 3)
+    assert internals.position(state, tp) == 3
+    assert internals.position(state, LowerPartition("t", 1)) is None
+    internals.pause(consumer, tp)
+    assert consumer.paused() == {tp}
+    internals.pause(consumer, LowerPartition("t", 1))  # not assigned: nothing to do
+
+
+async def test_a_position_that_is_there_already_keeps_what_is_buffered(consumer: Any) -> None:
+    tp = LowerPartition("t", 0)
+    consumer._subscription.assign_from_user([tp])
+    internals.place(consumer, tp, 3)
+    buffered = consumer._fetcher._records[tp] = object()
+    internals.place(consumer, tp, 3)
+    assert consumer._fetcher._records[tp] is buffered
+    internals.place(consumer, tp, 4)
+    assert tp not in consumer._fetcher._records
+
+
+async def test_an_error_that_is_buffered_is_dropped(consumer: Any) -> None:
+    tp = LowerPartition("t", 0)
+    consumer._subscription.assign_from_user([tp])
+    internals.place(consumer, tp, 3)
+    consumer._fetcher._set_error(tp, errors.OffsetOutOfRangeError({tp: 3}))
+    internals.place(consumer, tp, 3)
+    assert tp not in consumer._fetcher._records
+
+
+def test_refused_positions() -> None:
+    tp = TopicPartition("t", 0)
+    assert internals.refused_positions(errors.OffsetOutOfRangeError({tp: 3})) == {tp: 3}
+    assert internals.refused_positions(errors.NoOffsetForPartitionError(tp)) == {tp: None}
+
+
+async def test_rejoin(consumer: Any) -> None:
+    assert not consumer._coordinator._rejoin_needed_fut.done()
+    internals.request_rejoin(consumer)
+    assert consumer._coordinator._rejoin_needed_fut.done()
+
+
+async def test_what_keeps_a_consumer_from_its_cluster(consumer: Any) -> None:
+    assert "no broker" in (internals.problem(consumer, "g", 100.0) or "")
+    connection = SimpleNamespace(connected=lambda: True, _requests=[], _last_action=100.0)
+    consumer._client._conns = {(1, ConnectionGroup.DEFAULT): connection}
+    assert "coordinator of group 'g'" in (internals.problem(consumer, "g", 100.0) or "")
+    consumer._coordinator.coordinator_id = 1
+    assert internals.problem(consumer, "g", 200.0) is None  # nothing was asked
+    connection._requests = [object()]
+    assert internals.problem(consumer, "g", 104.0) is None
+    assert "broker 1 has not answered for 6 s" in (internals.problem(consumer, "g", 106.0) or "")
+    consumer._client._conns = {(1, ConnectionGroup.COORDINATION): connection}
+    assert internals.problem(consumer, "g", 200.0) is None  # a join takes its time
+    connection.connected = lambda: False
+    assert "no broker" in (internals.problem(consumer, "g", 106.0) or "")
+    consumer._client._conns = {}
+
+
+async def test_connections_have_what_is_looked_at() -> None:
+    connection = AIOKafkaConnection("localhost", 1)
+    assert not connection.connected()
+    assert not connection._requests
+    assert connection._last_action > 0

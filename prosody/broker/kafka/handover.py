@@ -1,0 +1,164 @@
+"""The cooperative way of rebalancing over aiokafka's eager protocol: what stays never stops.
+
+aiokafka lets go of everything before each join, and forgets positions and pauses. Here nothing is let go
+of: a member tells the others in its join what it holds (:meth:`CooperativeAssignment.claim`), the leader
+leaves it there (``cooperative.py``) and names what should move. Those partitions are drained and committed
+while they are still assigned, then the member joins again without claiming them, and in that second round
+another member gets them. ::
+
+    join 1:  A claims 0 1 2 3, B claims nothing   ──▶  A: 0 1 2 3, release 2 3     B: nothing
+             A drains 2 and 3, commits, forgets them; 0 and 1 go on all the time
+    join 2:  A claims 0 1                         ──▶  A: 0 1                      B: 2 3
+
+Safe, because
+
+* a claim holds only under the member id that the partitions were given to: after a reset of the id
+  all are lost, and nothing is claimed (the group may have given them away);
+* no commit is under way during a join, and after it what is committed is computed anew;
+* what is assigned and was not held is begun at the committed offset, whoever had it before.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from prosody.broker.kafka import internals
+from prosody.broker.kafka.claims import Claim
+from prosody.broker.kafka.rebalance import Assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from prosody.broker.kafka.rebalance import Holding
+    from prosody.broker.protocol import TopicPartition
+
+log = logging.getLogger(__name__)
+
+REJOIN_PAUSE_S = 0.25
+"""How long a drained partition waits for others that drain too, so that one join serves them all."""
+
+
+class CooperativeAssignment(Assignment):
+    """Implements :class:`~prosody.broker.kafka.claims.Voice`."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._process = str(self._runtime.uuid4())
+        self._sequence = 0
+        self._leaving = False
+        self._to_release: frozenset[TopicPartition] = frozenset()
+        self._rejoining = False
+
+    def leaving(self) -> None:
+        self._leaving = True
+
+    # -- said by the assignor -------------------------------------------------------------------------
+
+    def claim(self) -> Claim:
+        """What this member holds, as it joins."""
+        self._lose_if_reset()
+        self._sequence += 1
+        generation = -1 if self._membership is None else self._membership.generation
+        return Claim(
+            process=self._process,
+            sequence=self._sequence,
+            generation=generation if self.held else -1,
+            leaving=self._leaving,
+            partitions=frozenset(self.held),
+        )
+
+    def asked_to_release(self, partitions: frozenset[TopicPartition]) -> None:
+        """What the leader wants to go elsewhere; told right before ``on_partitions_assigned``."""
+        self._to_release = partitions
+
+    # -- called by aiokafka ----------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: object) -> None:
+        """Before a join; aiokafka logs and forgets what is raised here, so nothing is."""
+        if self._closed:
+            return
+        self._lose_if_reset()
+        self._note_positions()
+        await self._join_begins()
+
+    async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        """After a join. Does not wait, as no heartbeat is sent before it returns."""
+        if self._closed:
+            return
+        # The id may have been reset, and given anew, while the join was repeated.
+        self._lose_if_reset()
+        given = self._join_ends(assigned)
+        self._lose([tp for tp in self.held if tp not in given])
+        release, self._to_release = self._to_release, frozenset()
+        fresh = {tp: lower for tp, lower in given.items() if tp not in self.held}
+        for tp, holding in self.held.items():
+            self._keep(tp, holding, given[tp])
+        for tp in release:
+            if (kept := self.held.get(tp)) is not None and not kept.releasing:
+                kept.releasing = True
+                self.pollable.pop(tp, None)
+                internals.pause(self._consumer, kept.lower)
+                self._spawn(self._hand_over(tp, kept), f"hand over {tp.topic}/{tp.partition}")
+        # Given up since the join began: the leader has read an old claim, and is told again.
+        outdated = fresh.keys() & release
+        if outdated:
+            self._rejoin()
+        if not self._leaving:
+            self._take({tp: lower for tp, lower in fresh.items() if tp not in outdated})
+        self._on_pollable()
+
+    # -- steps -------------------------------------------------------------------------------------------
+
+    def _lose_if_reset(self) -> None:
+        if self.held and not self._same_member():
+            self._lose(tuple(self.held))
+
+    def _note_positions(self) -> None:
+        """What aiokafka is about to forget."""
+        for tp in self.pollable:
+            holding = self.held[tp]
+            position = internals.position(self._lower, holding.lower)
+            if position is not None:
+                holding.position = position
+
+    def _keep(self, tp: TopicPartition, holding: Holding, lower: Any) -> None:
+        """A partition that stays: it goes on where it was."""
+        holding.lower = lower
+        if tp in self.pollable:
+            self.pollable[tp] = lower
+        if holding.releasing:
+            internals.pause(self._consumer, lower)
+        elif holding.position is not None:
+            internals.place(self._consumer, lower, holding.position)
+
+    async def _hand_over(self, tp: TopicPartition, holding: Holding) -> None:
+        """Drain and commit a partition that is to move, then claim it no more."""
+        if holding.told:
+            await self._listener.on_revoked(frozenset({tp}))
+        if self.held.get(tp) is holding:
+            del self.held[tp]
+            self._rejoin()
+
+    def _rejoin(self) -> None:
+        """Have the group look at the claims again, once for all that drain at about the same time."""
+        if not self._rejoining:
+            self._rejoining = True
+            self._spawn(self._rejoin_soon(), "join again")
+
+    async def _rejoin_soon(self) -> None:
+        try:
+            if any(holding.releasing for holding in self.held.values()):
+                await self._runtime.sleep(REJOIN_PAUSE_S)
+            # A join under way may have read the new claim already; if not, the next is due after it.
+            await self.settled()
+        finally:
+            self._rejoining = False
+        if not self._closed and self._given_up():
+            internals.request_rejoin(self._consumer)
+
+    def _given_up(self) -> Iterable[Any]:
+        """What aiokafka still has assigned and this member does not hold."""
+        assigned = internals.assigned(self._consumer)
+        held = {holding.lower for holding in self.held.values()}
+        return assigned - held

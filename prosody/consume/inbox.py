@@ -1,0 +1,147 @@
+"""What was polled of a partition and is not admitted yet; admission: track, decode, filter, queue."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from prosody.consume.decode import UndecodableError, decode_excise, decode_key, decode_message
+from prosody.model.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prosody.broker.protocol import Record
+    from prosody.consume.partition import Partition, Shared
+
+_log = logging.getLogger("prosody.partition")
+
+
+class Inbox:
+    """Records of one partition, as bytes, in offset order; at most one poll's worth."""
+
+    def __init__(self, partition: Partition, shared: Shared) -> None:
+        self._partition = partition
+        self._progress = partition.progress
+        self._tracker = partition.tracker
+        self._push = partition.queue.push
+        self._shared = shared
+        self._records: Sequence[Record] = ()
+        self._next = 0
+        """Index of the first record that is not admitted."""
+        self._admissible = 0
+        """How many more may be admitted before the length of the metadata must be looked at."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything received is admitted."""
+        return self._next >= len(self._records)
+
+    def put(self, records: Sequence[Record]) -> None:
+        """Take polled records behind those that are here."""
+        left = self._records[self._next :]
+        self._records = [*left, *records] if left else records
+        self._next = 0
+
+    def clear(self) -> None:
+        """Drop what is not admitted."""
+        self._records = ()
+        self._next = 0
+
+    def admit(self) -> None:
+        """Move records to the key queues while there is room.
+
+        There is, while fewer than ``max_uncommitted`` of them are unfinished, and while what may have
+        finished ahead fits the metadata of a commit. Nobody has to be woken when either changes: it
+        takes the end of a run, and the lane that ends one admits.
+        """
+        shared = self._shared
+        room = shared.max_uncommitted - self._tracker.outstanding
+        if room <= 0:
+            return
+        end = len(self._records)
+        now = shared.runtime.monotonic()
+        while self._next < end and room > 0:
+            if self._admissible <= 0:
+                self._admissible = self._progress.admissible(shared.metadata_max)
+                if self._admissible <= 0:
+                    return
+            begun = self._next
+            room = self._admit_some(min(end, begun + self._admissible), room, now)
+            self._admissible -= self._next - begun
+        if self._next >= end:
+            self.clear()
+            shared.want_records()
+
+    def _admit_some(self, stop: int, room: int, now: float) -> int:
+        """Admit up to the record at index ``stop``, while there is room; what is left of that."""
+        partition = self._partition
+        tracker = self._tracker
+        progress = self._progress
+        push = self._push
+        inbox = self._records
+        runtime = self._shared.runtime
+        is_loop = self._shared.filters.is_loop
+        allows = self._shared.filters.allows
+        recall = progress.recall if progress.recalls else None
+        before = progress.last_received
+        at = self._next
+        while at < stop and room > 0:
+            record = inbox[at]
+            at += 1
+            offset = record.offset
+            if offset <= before:
+                continue  # delivered a second time, after a seek or a reset of the connection
+            before = offset
+            tracker.admit(offset, now)
+            if recall is not None and recall(offset):
+                continue
+            if record.headers and is_loop(record):
+                tracker.complete(offset)
+                continue
+            try:
+                key = decode_key(record)
+                if record.value is None:
+                    room -= self._admit_excise(record, key)
+                    continue
+                message = decode_message(record, key, runtime)
+            except UndecodableError as error:
+                room -= self._admit_undecodable(record, error)
+                continue
+            if allows(message.payload):
+                push(key, Run(partition, record, key, message))
+                room -= 1
+            else:
+                tracker.complete(offset)
+        self._next = at
+        return room
+
+    def _admit_excise(self, record: Record, key: str) -> bool:
+        """Queue a record without a value, or be done with it; whether it took a place."""
+        if self._shared.stack.takes_excise:
+            event = decode_excise(record, key, self._shared.runtime)
+            self._push(key, Run(self._partition, record, key, event))
+            return True
+        _log.info(
+            "record without a value skipped, the handler has no on_excise: %s offset %d",
+            self._partition.name,
+            record.offset,
+        )
+        self._tracker.complete(record.offset)
+        return False
+
+    def _admit_undecodable(self, record: Record, error: UndecodableError) -> bool:
+        """Queue a record for the dead letters, or be done with it; whether it took a place."""
+        _log.error(
+            "record cannot be decoded: %s offset %d: %s",
+            self._partition.name,
+            record.offset,
+            error,
+        )
+        if self._shared.stack.takes_undecodable:
+            # The raw key keeps its place among the other records of that key.
+            key = (record.key or b"").decode("utf-8", "backslashreplace")
+            self._push(key, Run(self._partition, record, key, None, error))
+            return True
+        self._tracker.complete(record.offset)
+        return False

@@ -1,0 +1,141 @@
+"""Looks after a subscription from time to time, and tells once what is wrong, and once that it is over.
+
+Three things: partitions that stand still, a connection that is lost, an event loop that is held up.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prosody.broker.protocol import BrokerConsumer
+    from prosody.consume.assignment import Assignment
+    from prosody.consume.partition import Partition
+    from prosody.consume.poller import Poller
+    from prosody.consume.steps import Steps
+    from prosody.middleware.permits import Permits
+    from prosody.model.run import Run
+    from prosody.runtime import Runtime
+
+_log = logging.getLogger("prosody.watch")
+
+LOOK_S = 0.5
+"""Time between two looks."""
+
+LOST_S = 2.0
+"""A connection away for less is not worth a line: brokers restart, leaders and coordinators move."""
+
+
+class Watch:
+    """The loop that looks. ``stalled`` answers for probes at any time, without it."""
+
+    def __init__(
+        self,
+        consumer: BrokerConsumer,
+        assignment: Assignment,
+        poller: Poller,
+        permits: Permits,
+        steps: Steps,
+        stall_threshold_s: float,
+        runtime: Runtime,
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._poller = poller
+        self._permits = permits
+        self._steps = steps
+        self._threshold_s = stall_threshold_s
+        self._runtime = runtime
+        self._told: dict[Partition | Poller, tuple[float, str]] = {}
+        """What was told to be stalled: when, and its name."""
+        self._lost_since: float | None = None
+        self._lost_told = False
+        self._lost_last = float("-inf")
+        """When the connection was last seen to be lost, as an excuse for the poll loop."""
+
+    async def run(self) -> None:
+        """Look every half second until cancelled."""
+        while True:
+            self._steps.expect(self._runtime.monotonic() + LOOK_S)
+            await self._runtime.sleep(LOOK_S)
+            now = self._runtime.monotonic()
+            self._steps.arrived(now)
+            self._look_at_connection(now)
+            self._look_at_stalls(now)
+
+    def stalled(self) -> list[str]:
+        """What stands still for ``stall_threshold`` or longer, a text each."""
+        return [text for _, _, text in self._stalls(self._runtime.monotonic())]
+
+    def _look_at_connection(self, now: float) -> None:
+        problem = self._consumer.problem
+        if problem is None:
+            if self._lost_told and self._lost_since is not None:
+                _log.info("connection to Kafka is back after %.1f s", now - self._lost_since)
+            self._lost_since = None
+            self._lost_told = False
+            return
+        if self._poller not in self._told:
+            self._lost_last = now
+        if self._lost_since is None:
+            self._lost_since = now
+        if not self._lost_told and now - self._lost_since >= LOST_S:
+            self._lost_told = True
+            _log.warning(
+                "connection to Kafka lost: %s; consumption goes on by itself when it is back",
+                problem,
+            )
+
+    def _look_at_stalls(self, now: float) -> None:
+        stalls = {what: (name, text) for what, name, text in self._stalls(now)}
+        for what, (name, text) in stalls.items():
+            if what not in self._told:
+                self._told[what] = (now, name)
+                _log.error("stalled: %s (stall_threshold is %.3g s)", text, self._threshold_s)
+        held = {self._poller, *self._assignment.partitions()}
+        for what in [what for what in self._told if what not in stalls]:
+            told_at, name = self._told.pop(what)
+            # Of one that was given up, the revoke or the loss has told what became of it.
+            if what in held:
+                _log.info(
+                    "%s moves again, %.0f s after it was told to be stalled", name, now - told_at
+                )
+
+    def _stalls(self, now: float) -> Iterator[tuple[Partition | Poller, str, str]]:
+        """What stands still, its name, and a text about it."""
+        # A poll that fails for lack of a connection is not at fault: that is for readiness to tell,
+        # and to start the process again would not help.
+        idle_s = now - max(self._poller.last_poll, self._lost_last)
+        if idle_s >= self._threshold_s:
+            yield self._poller, "the poll loop", f"no poll has succeeded for {idle_s:.0f} s"
+        for partition in self._assignment.partitions():
+            if partition.is_stalled(now, self._threshold_s):
+                yield partition, partition.name, self._oldest(partition, now)
+
+    def _oldest(self, partition: Partition, now: float) -> str:
+        """The oldest unfinished record of a stalled partition, how old it is, and what it waits for."""
+        oldest = partition.tracker.oldest()
+        assert oldest is not None, "a partition without unfinished records is not stalled"
+        offset, since = oldest
+        age = f"is unfinished for {now - since:.0f} s"
+        run = min(partition.runs, key=lambda run: run.record.offset, default=None)
+        if run is not None and run.record.offset == offset:
+            return f"{run.where()} {age}: {self._doing(run)}"
+        where = f"{partition.name} offset {offset}"
+        if not partition.running:
+            return f"{where} {age}: its partition starts nothing more"
+        ahead = f" behind offset {run.record.offset} ({self._doing(run)})" if run else ""
+        return f"{where} {age}: it is queued{ahead}"
+
+    def _doing(self, run: Run) -> str:
+        if run.handling:
+            told = ", told to stop" if run.cancelled else ""
+            return f"its handler runs (attempt {run.attempt}{told})"
+        if self._permits.awaited_by(run):
+            return f"it waits for a permit ({self._permits.in_use} in use)"
+        if run.interruptible is not None:
+            return f"it is in backoff after attempt {run.attempt}"
+        return f"it is between the steps of attempt {run.attempt}"

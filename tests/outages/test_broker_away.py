@@ -1,0 +1,169 @@
+"""Kafka is killed, or stands still, and comes back with its data: what a client sees of it.
+
+How long it is away: PROSODY_TEST_OUTAGE_S, 15 seconds unless set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prosody import BrokerError, SendError, SendTimeoutError
+from tests.client.support import Recorder, eventually
+from tests.outages.support import DEADLINE_S, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prosody import ProsodyClient
+    from tests.client.support import Place
+    from tests.outages.support import Log
+    from tools.services import KafkaServer
+
+AWAY_S = float(os.environ.get("PROSODY_TEST_OUTAGE_S", "15"))
+HASTE_S = 2.0
+LINES_MAX = 30
+"""Warnings and errors of a whole outage. aiokafka alone has about 25 texts for it; without care there
+are that many each second."""
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(150 + 2 * AWAY_S)]
+
+
+def not_ready(client: ProsodyClient) -> str | None:
+    """What a readiness probe is going to say."""
+    consumer = client._consumer
+    assert consumer is not None
+    return consumer.not_ready()
+
+
+async def assigned(client: ProsodyClient, partitions: int) -> None:
+    async def look() -> bool:
+        return await client.assigned_partition_count() == partitions and not_ready(client) is None
+
+    await eventually(look, f"it should hold {partitions} partitions")
+
+
+async def kill(server: KafkaServer) -> Callable[[], None]:
+    server.kill()
+    return lambda: server.start() and None
+
+
+async def freeze(server: KafkaServer) -> Callable[[], None]:
+    server.pause()
+    return server.resume
+
+
+@pytest.mark.parametrize("go_away", [kill, freeze])
+async def test_everything_goes_on_after_an_outage(
+    own_place: Place,
+    running_kafka: KafkaServer,
+    log: Log,
+    record_property: Callable[[str, object], None],
+    go_away: Callable[[KafkaServer], Callable[[], Callable[[], None]]],
+) -> None:
+    place = own_place
+    topic, other = await place.create_topic(), await place.create_topic(f"{place.topic}-hasty")
+    client = place.client(
+        mode="pipeline", subscribed_topics=[topic, other], stall_threshold=5.0, send_timeout=None
+    )
+    recorder = Recorder()
+    await client.subscribe(recorder)
+    await assigned(client, 8)
+    hasty = place.client(send_timeout=HASTE_S)
+    patiently = Stream(client, topic, ["a", "b", "c", "d"])
+    hastily = Stream(hasty, other, ["a", "b", "c", "d"])
+    async with patiently.running(), hastily.running():
+        await asyncio.gather(patiently.until_taken(30), hastily.until_taken(30))
+        log.records.clear()  # a young Kafka has no coordinator for a moment
+        back = await go_away(running_kafka)
+        # An outage lasts, whatever happens in it.
+        outage = asyncio.create_task(asyncio.sleep(AWAY_S))
+        await log.until("connection to Kafka lost")
+        assert "connection to Kafka lost" in str(not_ready(client))
+        await hastily.until(lambda s: len(s.failures) >= 4)
+        await outage
+        assert await client.consumer_state() == "running"
+        assert await client.is_stalled() is False
+        assert "connection to Kafka lost" in str(not_ready(client))
+        told = len(log.troubles())
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(back)
+        came_back = loop.time()
+        await asyncio.gather(patiently.until_taken(1), hastily.until_taken(1))
+        record_property("sends go on after, s", round(loop.time() - came_back, 1))
+        await assigned(client, 8)
+        record_property("ready after, s", round(loop.time() - came_back, 1))
+        await asyncio.gather(patiently.until_taken(30), hastily.until_taken(30))
+    for stream in (patiently, hastily):
+        await stream.until_handled(recorder)
+    record_property("all handled after, s", round(loop.time() - came_back, 1))
+    patiently.check(by_topic(recorder, topic))
+    hastily.check(by_topic(recorder, other))
+    assert not patiently.failures
+    assert {type(error) for error in hastily.failures} == {SendTimeoutError}
+    await place.nothing_left()
+    await client.shutdown()
+    record_property("lines", log.troubles())
+    assert len(log.lines("connection to Kafka lost")) == 1
+    assert len(log.lines("connection to Kafka is back")) == 1
+    assert told <= LINES_MAX, "\n".join(log.troubles())
+    assert len(log.troubles()) <= LINES_MAX, "\n".join(log.troubles())
+
+
+def by_topic(recorder: Recorder, topic: str) -> Recorder:
+    """What was handled of one topic."""
+    found = Recorder()
+    found.handled = [message for message in recorder.handled if message.topic == topic]
+    found.overlaps = recorder.overlaps
+    return found
+
+
+async def test_beginning_while_kafka_is_away(own_place: Place, running_kafka: KafkaServer) -> None:
+    """A first send and a subscribe fail, name the servers, and can be tried again."""
+    place = own_place
+    await place.create_topic()
+    client = place.client(send_timeout=HASTE_S)
+    running_kafka.kill()
+    with pytest.raises(BrokerError, match=running_kafka.address) as refused:
+        await client.subscribe(Recorder())
+    assert refused.value.retriable
+    assert await client.consumer_state() == "configured"
+    with pytest.raises(SendError, match=running_kafka.address) as unsent:
+        await client.send(place.topic, "k", {"id": "one"})
+    assert unsent.value.retriable
+    await asyncio.to_thread(running_kafka.start)
+    recorder = Recorder()
+    await client.subscribe(recorder)
+    # Not skipped: it was not sent before.
+    await client.send(place.topic, "k", {"id": "one"})
+    await recorder.until_handled(1)
+
+
+async def test_the_id_cache_knows_only_what_was_acknowledged(
+    own_place: Place, running_kafka: KafkaServer, log: Log
+) -> None:
+    place = own_place
+    await place.create_topic()
+    client = place.client(send_timeout=HASTE_S)
+    await client.send(place.topic, "k", {"id": "before"})
+    running_kafka.pause()
+    with pytest.raises(SendTimeoutError, match="may still be delivered"):
+        await client.send(place.topic, "k", {"id": "during"})
+    await client.send(place.topic, "k", {"id": "before"})
+    assert len(log.lines("send skipped")) == 1
+    running_kafka.resume()
+    async with asyncio.timeout(DEADLINE_S):
+        await client.send(place.topic, "k", {"id": "during"})
+    assert len(log.lines("send skipped")) == 1
+    await client.send(place.topic, "k", {"id": "during"})
+    assert len(log.lines("send skipped")) == 2
+    recorder = Recorder()
+    await client.subscribe(recorder)
+    await recorder.until(lambda r: len(r.handled) >= 2)
+    await place.nothing_left()
+    # The one given up was delivered all the same, or not.
+    ids = [message.payload["id"] for message in recorder.handled]
+    assert ids in (["before", "during"], ["before", "during", "during"])
