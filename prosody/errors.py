@@ -16,6 +16,7 @@
      |    +-- SendError                     the broker: a record was not acknowledged
      |    |    +-- SendTimeoutError (TimeoutError)     ... within send_timeout
      |    +-- BrokerError                   the broker: a call failed; retriable says whether to try again
+     |         +-- CommitMetadataTooLargeError    ... because the note of a commit is too long for it
      +-- EventHandlerError (abstract)       raised by handlers
           +-- TransientError                retrying may help (what every other exception means too)
           +-- PermanentError                retrying cannot help

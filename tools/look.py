@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from prosody.broker.protocol import OffsetAndMetadata
 from prosody.broker.protocol import TopicPartition as SeamPartition
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ class Offsets(NamedTuple):
     """The next offset the group would read; 0 when it has committed nothing."""
     end: int
     """The next offset the broker would write: its number of records, as the topic began empty."""
-    metadata: str = ""
-    """The note that was committed with it."""
 
 
 class Look(Protocol):
@@ -81,8 +80,7 @@ class MemoryLook:
             found = {}
             for number, log in enumerate(cluster.logs(self._topic)):
                 kept = committed.get(SeamPartition(self._topic, number))
-                offset, note = (0, "") if kept is None else (kept.offset, kept.metadata)
-                found[number] = Offsets(offset, log.end, note)
+                found[number] = Offsets(0 if kept is None else kept.offset, log.end)
             return found
 
     async def stop(self) -> None:
@@ -129,9 +127,25 @@ class KafkaLook:
             kept = committed.get(partition)
             # Kafka says -1 where nothing is committed.
             offset = 0 if kept is None else max(kept.offset, 0)
-            note = "" if kept is None else kept.metadata
-            found[partition.partition] = Offsets(offset, ends[partition], note)
+            found[partition.partition] = Offsets(offset, ends[partition])
         return found
+
+    async def committed(self) -> dict[int, OffsetAndMetadata]:
+        """By partition: what the group has committed, with the note; 0 and none for nothing.
+
+        :raises LookError: the broker does not answer.
+        """
+        try:
+            async with asyncio.timeout(_LOOK_LIMIT_S):
+                found = await self._admin.list_consumer_group_offsets(
+                    self._group_id, partitions=self._partitions
+                )
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise LookError(f"the broker does not say what is committed: {error!r}") from error
+        return {
+            tp.partition: OffsetAndMetadata(max(kept.offset, 0), kept.metadata)
+            for tp, kept in found.items()
+        }
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None

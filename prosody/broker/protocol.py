@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 """Names may repeat; a value may be missing."""
 
@@ -210,7 +209,7 @@ class BrokerConsumer(Protocol):
     def problem(self) -> str | None:
         """What keeps this member from its group right now, for logs and probes; None when nothing does.
 
-        Cheap, no I/O. An outage shows here within seconds.
+        Cheap, no I/O; an outage shows within seconds.
         """
         ...
 

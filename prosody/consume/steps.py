@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("prosody.watch")
 
 BLOCKED_S = 1.0
-"""From here on a block is told. Heartbeats leave every second, so this long a block delays one, and the
-shortest ``session_timeout`` is a few of these. Work in a handler that is merely slow takes less."""
+"""From here on a block is told. Heartbeats leave every second, so this long a block delays one; the
+shortest session that a broker allows by default is 6 s, so the line comes before it is too late."""
 
 _QUIET_S = 10.0
 """After a line about a block so long none follows: a handler that blocks does so for every message."""
@@ -61,7 +61,8 @@ class Steps:
         self._longest_s = 0.0
         self._told_at = float("-inf")
         self._left_out = 0
-        self._worst = (0.0, "")
+        self._worst = (0.0, 0.0, "")
+        """Of what was left out the longest: how long, when, and the text."""
 
     def expect(self, due: float) -> None:
         """The watch sleeps now, and wants its turn at ``due``."""
@@ -110,15 +111,16 @@ class Steps:
             )
         if self._left_out and now - self._told_at >= _QUIET_S:
             # Nothing has happened since to tell it with.
+            _, ended, text = self._worst
             self._left_out -= 1
-            self._write(now, self._worst[1])
+            self._write(now, f"{now - ended:.0f} s ago {text}")
 
     def _tell(self, now: float, took_s: float, text: str) -> None:
         if now - self._told_at >= _QUIET_S:
             self._write(now, text)
             return
         self._left_out += 1
-        self._worst = max(self._worst, (took_s, text))
+        self._worst = max(self._worst, (took_s, now, text))
 
     def _write(self, now: float, text: str) -> None:
         more = ""
@@ -128,7 +130,7 @@ class Steps:
         _log.warning("%s. %s%s", text, self._advice, more)
         self._told_at = now
         self._left_out = 0
-        self._worst = (0.0, "")
+        self._worst = (0.0, 0.0, "")
 
 
 class Measured(Coroutine[Any, Any, None]):

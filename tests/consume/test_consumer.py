@@ -13,15 +13,16 @@ from prosody import ProsodyClient
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import TopicPartition
 from prosody.config import Config
+from prosody.consume.consumer import Consumer
 from prosody.consume.poller import Poller
 from prosody.errors import BrokerError
+from prosody.model.handler import HandlerMethods
 from tests.support import FakeRuntime, VirtualLoop, other_tasks, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from prosody import Context, Message
-    from prosody.consume.consumer import Consumer
 
 TP = TopicPartition("orders", 0)
 
@@ -270,6 +271,15 @@ def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[str]:
 async def test_not_ready_says_why() -> None:
     scene = Scene(quick)
     client = scene.client
+    new = Consumer(
+        client._config,
+        client._broker,
+        client._producer,
+        HandlerMethods(scene),
+        client._runtime,
+        "client",
+    )
+    assert new.not_ready() == "not running"
     await client.subscribe(scene)
     consumer = consumer_of(scene)
     await settle()

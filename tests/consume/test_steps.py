@@ -131,6 +131,7 @@ async def tells_what_was_left_out_when_nothing_follows(scene: Scene) -> None:
     scene.steps.expect(scene.now)
     scene.steps.arrived(scene.now)
     assert len(scene.told) == 2
+    assert scene.told[1].startswith("6 s ago handler Orders.on_message blocked")
     assert "offset 1" in scene.told[1]
     assert scene.told[1].endswith("(1 more like this in the last 10 s)")
     scene.now += 100.0
@@ -241,8 +242,8 @@ MUTANTS = {
     "what is left out is not counted": ("        self._left_out += 1\n", ""),
     "what is left out is never told": ("if self._left_out and now", "if False and now"),
     "the longest is not kept": (
-        "self._worst = max(self._worst, (took_s, text))",
-        "self._worst = (took_s, text)",
+        "self._worst = max(self._worst, (took_s, now, text))",
+        "self._worst = (took_s, now, text)",
     ),
     "decoding is the handler's": ("began = max(began, run.deadline - self._timeout_s)", "pass"),
     "a run without a handler is blamed": ("if run is None or not run.attempt:", "if run is None:"),

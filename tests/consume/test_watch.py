@@ -15,6 +15,7 @@ from prosody.middleware.permits import Permits
 from prosody.middleware.retry import pause
 from prosody.model.outcome import SUCCESS, Outcome
 from tests.consume.fakes import Around, Stage, record, records
+from tests.middleware.fakes import Gate, in_lane, make_run
 from tests.mutant import mutant
 from tests.support import other_tasks, run_virtual, settle
 
@@ -289,6 +290,21 @@ def information(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
 async def test(scenario: Callable[[Scene], Awaitable[None]]) -> None:
     await play(scenario)
+
+
+async def test_who_waits_for_a_permit() -> None:
+    permits, gate = Permits(1), Gate()
+    runs = [make_run(offset) for offset in range(3)]
+    lanes = [in_lane(permits.wrap(gate), run) for run in runs]
+    await settle()
+    assert [permits.awaited_by(run) for run in runs] == [False, True, True]
+    lanes[1].cancel()
+    await settle()
+    assert [permits.awaited_by(run) for run in runs] == [False, False, True]
+    for _ in range(2):
+        gate.let_out()
+        await settle()
+    assert [permits.awaited_by(run) for run in runs] == [False] * 3
 
 
 MUTANTS = {

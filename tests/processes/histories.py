@@ -11,8 +11,8 @@ from prosody._core.offset_set import decode_finished
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from prosody.broker.protocol import OffsetAndMetadata
     from tests.processes.history import Event, Run
-    from tools.look import Offsets
 
 Record = tuple[str, int]
 """Key and number."""
@@ -115,21 +115,18 @@ def repeats(runs: Iterable[Run]) -> list[Run]:
     return found
 
 
-def unsettled(runs: Iterable[Run], offsets: Mapping[int, Offsets]) -> set[Record]:
+def unsettled(runs: Iterable[Run], committed: Mapping[int, OffsetAndMetadata]) -> set[Record]:
     """What of a member's runs the group does not know to be finished: these may run again.
 
-    :param offsets: what the broker has of the group, looked at after the member's end.
+    :param committed: what the broker has of the group, looked at after the member's end.
     """
-    ahead = {
-        number: decode_finished(found.metadata, found.committed)
-        for number, found in offsets.items()
-    }
+    ahead = {p: decode_finished(found.metadata, found.offset) for p, found in committed.items()}
     return {
         (run.key, run.seq)
         for run in runs
         if not run.finished
         or (
-            run.offset >= offsets[run.partition].committed
+            run.offset >= committed[run.partition].offset
             and not any(start <= run.offset < end for start, end in ahead[run.partition])
         )
     }

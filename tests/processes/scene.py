@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prosody.broker.kafka import KafkaBroker
+from prosody.broker.protocol import OffsetAndMetadata
 from prosody.runtime import SystemRuntime
 from tests.processes.fleet import Fleet
 from tests.processes.load import Load
@@ -68,3 +69,7 @@ class Scene:
     async def offsets(self) -> dict[int, Offsets]:
         """What the broker has of this topic and group, by an independent look."""
         return await self._look.offsets()
+
+    async def committed(self) -> dict[int, OffsetAndMetadata]:
+        """What the group has committed, notes included."""
+        return await self._look.committed()

@@ -38,9 +38,9 @@ async def test_what_was_committed_stays_and_what_was_not_runs_again_once(
             victim = alive.pop(chance.randrange(len(alive)))
             await fleet.kill(victim)
             # Before anybody else can have its partitions.
-            offsets = await scene.offsets()
+            committed = await scene.committed()
             fleet.read()
-            bound = unsettled(victim.history.runs, offsets)
+            bound = unsettled(victim.history.runs, committed)
             may_repeat.update(bound)
             report(
                 f"kill {number + 1} of {victim.name}",

@@ -30,7 +30,7 @@ async def watched_commits(scene: Scene) -> AsyncIterator[list[str]]:
     async def watch() -> None:
         highest = dict.fromkeys(range(PARTITIONS), 0)
         while not ending.is_set():
-            for partition, (committed, _, _) in (await scene.offsets()).items():
+            for partition, (committed, _) in (await scene.offsets()).items():
                 if committed < highest[partition]:
                     found.append(f"{partition}: {committed} after {highest[partition]}")
                 highest[partition] = committed

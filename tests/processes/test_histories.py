@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from prosody._core import OffsetTracker
+from prosody.broker.protocol import OffsetAndMetadata
 from tests.processes import histories
 from tests.processes.histories import Verdict, Zombie, judge
 from tests.processes.history import Event, History, Run, Writer
-from tools.look import Offsets
 
 SENT = {"a": 2, "b": 1}
 
@@ -94,11 +94,11 @@ def test_what_may_run_again_after_a_kill() -> None:
     for offset in range(3):
         tracker.admit(offset, 0.0)
     tracker.complete(0)
-    assert histories.unsettled(of_one, {0: Offsets(0, 3)}) == {("a", 1), ("b", 1), ("a", 2)}
-    assert histories.unsettled(of_one, {0: Offsets(1, 3)}) == {("b", 1), ("a", 2)}
+    assert histories.unsettled(of_one, {0: OffsetAndMetadata(0)}) == {("a", 1), ("b", 1), ("a", 2)}
+    assert histories.unsettled(of_one, {0: OffsetAndMetadata(1)}) == {("b", 1), ("a", 2)}
     tracker.complete(2)
     note = tracker.encode_finished(4096)
-    assert histories.unsettled(of_one, {0: Offsets(1, 3, note)}) == {("b", 1)}
+    assert histories.unsettled(of_one, {0: OffsetAndMetadata(1, note)}) == {("b", 1)}
 
 
 def test_commits_that_go_back() -> None:

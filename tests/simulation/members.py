@@ -9,13 +9,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from prosody import ProsodyClient
+from prosody.config import Config
 from prosody.errors import BrokerError, PermanentError
 from tests.simulation.handlers import behave, choose
 from tests.simulation.loop import WHO
+from tests.simulation.watch import FAILURES, GROUP
 from tests.support import FakeRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from prosody import Context, Message
     from prosody.broker.memory import MemoryBroker
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
         BrokerAdmin,
         BrokerProducer,
         ConsumerSettings,
+        OffsetAndMetadata,
         ProducerSettings,
         RebalanceListener,
         Start,
         TopicPartition,
     )
-    from prosody.config import Config
     from tests.simulation.plan import Plan
     from tests.simulation.watch import Watch
 
@@ -66,12 +68,15 @@ class ListenerSeen:
 
 
 class ConsumerSeen:
-    """A broker consumer whose beginning and end are written down."""
+    """A broker consumer whose beginning and end are written down; a commit may lose its reply."""
 
-    def __init__(self, name: str, consumer: Any, watch: Watch) -> None:
+    def __init__(
+        self, name: str, consumer: Any, watch: Watch, on_call: Callable[[str, str], None] | None
+    ) -> None:
         self._name = name
         self._consumer = consumer
         self._watch = watch
+        self._on_call = on_call
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
@@ -79,6 +84,11 @@ class ConsumerSeen:
     async def start(self, topics: list[str], listener: RebalanceListener) -> None:
         self._watch.leaving.discard(self._name)
         await self._consumer.start(topics, ListenerSeen(self._name, listener, self._watch))
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        await self._consumer.commit(offsets)
+        if self._on_call is not None:
+            self._on_call("reply", self._name)
 
     async def stop(self) -> None:
         self._watch.leaving.add(self._name)
@@ -96,7 +106,8 @@ class MemberBroker:
 
     def consumer(self, settings: ConsumerSettings) -> Any:
         mine = dataclasses.replace(settings, client_id=self._name)
-        return ConsumerSeen(self._name, self._broker.consumer(mine), self._watch)
+        on_call = self._broker.cluster.on_call
+        return ConsumerSeen(self._name, self._broker.consumer(mine), self._watch, on_call)
 
     def producer(self, settings: ProducerSettings) -> BrokerProducer:
         return self._broker.producer(dataclasses.replace(settings, client_id=self._name))
@@ -212,3 +223,30 @@ class Member:
         await self._client.unsubscribe()
         self._watch.write(self._watch.event("left", self.name))
         await self._client.shutdown()
+
+
+def configuration(plan: Plan, name: str, topics: list[str]) -> Config:
+    """A member's options."""
+    return Config.load(
+        {
+            "mock": True,
+            "group_id": GROUP,
+            "subscribed_topics": topics,
+            "mode": plan.mode,
+            "failure_topic": FAILURES,
+            "telemetry_enabled": False,
+            "allowed_events": ["order."],
+            "max_concurrency": plan.max_concurrency,
+            "max_uncommitted": plan.limit_of(name),
+            "max_retries": plan.max_retries,
+            "retry_base": 0.1,
+            "max_retry_delay": 2.0,
+            "timeout": plan.timeout_s,
+            "shutdown_timeout": plan.shutdown_timeout_s,
+            "session_timeout": plan.session_timeout_s,
+            "commit_interval": plan.commit_interval_s,
+            "poll_interval": plan.poll_interval_s,
+            "stall_threshold": 600.0,
+        },
+        {},
+    )

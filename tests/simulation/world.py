@@ -9,13 +9,12 @@ from random import Random
 
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import TopicPartition
-from prosody.config import Config
 from prosody.errors import BrokerError
 from tests.simulation.faults import Faults
 from tests.simulation.handlers import STUBBORN_S
 from tests.simulation.history import History
 from tests.simulation.loop import SimulationLoop
-from tests.simulation.members import Member, Shop
+from tests.simulation.members import Member, Shop, configuration
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import KINDS, LIVENESS_S, Plan
 from tests.simulation.watch import FAILURES, GROUP, Watch
@@ -60,32 +59,6 @@ class World:
         self._ends: dict[str, asyncio.TimerHandle] = {}
         """What has begun and will end."""
         self._healed = False
-
-    def _configuration(self, name: str) -> Config:
-        plan = self.plan
-        return Config.load(
-            {
-                "mock": True,
-                "group_id": GROUP,
-                "subscribed_topics": self._topics,
-                "mode": plan.mode,
-                "failure_topic": FAILURES,
-                "telemetry_enabled": False,
-                "allowed_events": ["order."],
-                "max_concurrency": plan.max_concurrency,
-                "max_uncommitted": plan.limit_of(name),
-                "max_retries": plan.max_retries,
-                "retry_base": 0.1,
-                "max_retry_delay": 2.0,
-                "timeout": plan.timeout_s,
-                "shutdown_timeout": plan.shutdown_timeout_s,
-                "session_timeout": plan.session_timeout_s,
-                "commit_interval": plan.commit_interval_s,
-                "poll_interval": plan.poll_interval_s,
-                "stall_threshold": 600.0,
-            },
-            {},
-        )
 
     # -- the plan -----------------------------------------------------------------------------
 
@@ -136,7 +109,13 @@ class World:
             name = f"m{len(self._members)}"
             seed = self.plan.seed * 1000 + len(self._members)
             self._members.append(
-                Member(name, self._configuration(name), self._broker, self._shop, seed)
+                Member(
+                    name,
+                    configuration(self.plan, name, self._topics),
+                    self._broker,
+                    self._shop,
+                    seed,
+                )
             )
 
     def _leave(self, which: int) -> None:

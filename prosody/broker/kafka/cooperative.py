@@ -55,9 +55,10 @@ def share_out(
         topic: [member for member in takers if topic in applicants[member].topics]
         for topic in known
     }
-    # A claimed partition beyond the count is one this leader has not heard of yet.
-    everything = {TopicPartition(topic, n) for topic, count in known.items() for n in range(count)}
-    target = balance(sorted(everything | owners.keys()), subscribers, owners, {})
+    # A claimed partition beyond the count is one this leader has not heard of yet. It stays where it is,
+    # outside the balance: once let go of, this leader could give it to nobody.
+    everything = [TopicPartition(topic, n) for topic, count in known.items() for n in range(count)]
+    target = balance(everything, subscribers, owners, {})
 
     assigned: dict[str, set[TopicPartition]] = {member: set() for member in applicants}
     release: dict[str, set[TopicPartition]] = {member: set() for member in applicants}

@@ -297,5 +297,4 @@ async def _within(grace_s: float, closing: Any) -> None:
         async with asyncio.timeout(grace_s):
             await closing
     except (lower.KafkaError, OSError, TimeoutError):
-        # Closing what is already broken: there is nobody left to tell and nothing left to do.
-        return
+        return  # closing what is already broken: nobody is left to tell

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaTimeoutError
 
 from prosody.broker.kafka import internals
-from prosody.broker.kafka.errors import WEDGED, LowerError, broker_error, mapped
+from prosody.broker.kafka.errors import WEDGED, broker_error, mapped
+from prosody.broker.kafka.patience import keep_batches, pace_metadata, serve_the_others
+from prosody.broker.kafka.pumps import NO_KEY, Pumps, fail, name_of
 from prosody.broker.kafka.sends import Queue, Send
-from prosody.broker.partitioners import partition_for
 from prosody.broker.protocol import SentRecord
 from prosody.errors import BrokerError, SendTimeoutError
 
@@ -40,10 +39,8 @@ LINGER_MS = 0
 MAX_BATCH_BYTES = 256 * 1024
 MAX_RECORD_BYTES = 1024 * 1024
 
-_NO_KEY = object()
 
-
-class KafkaProducer:
+class KafkaProducer(Pumps):
     """Implements :class:`~prosody.broker.protocol.BrokerProducer`.
 
     Each send enters the queue of its partition during the call, and one task per busy partition (the
@@ -63,21 +60,12 @@ class KafkaProducer:
         runtime: Runtime,
         security: KafkaSecurity,
     ) -> None:
+        super().__init__(settings, runtime)
         self._servers = bootstrap_servers
-        self._settings = settings
-        self._runtime = runtime
         self._security = security
-        self._producer: Any = None
-        self._epoch = 0
-        """Raised with each rebuild: a result of an older producer counts no more."""
-        self._unplaced: dict[str, Queue] = {}
-        self._queues: dict[tuple[str, int], Queue] = {}
-        self._rebuilding: asyncio.Task[None] | None = None
         self._died = False
         """Whether the rebuild under way is because aiokafka's background task died."""
         self._closed = False
-        self._ended = False
-        self._flushed: asyncio.Future[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -96,10 +84,12 @@ class KafkaProducer:
             linger_ms=LINGER_MS,
             max_batch_size=MAX_BATCH_BYTES,
             max_request_size=MAX_RECORD_BYTES,
-            # aiokafka refuses a record with neither key nor value; Kafka does not.
             key_serializer=_key_or_none,
             **self._security.client_options(),
         )
+        pace_metadata(producer.client, self._runtime)
+        keep_batches(producer, DELIVERY_LIMIT_S)
+        serve_the_others(producer)
         try:
             with mapped(f"cannot connect to Kafka at {', '.join(self._servers)}"):
                 await internals.start_client(producer, START_LIMIT_S)
@@ -128,8 +118,8 @@ class KafkaProducer:
         tasks = [queue.pump for queue in queues]
         for queue in queues:
             for send in (*queue.sent, *queue.waiting):
-                text = f"{_name(send)}: the producer was stopped before it was acknowledged"
-                _fail(send, BrokerError(f"{text}; it may still be delivered", retriable=False))
+                text = f"{name_of(send)}: the producer was stopped before it was acknowledged"
+                fail(send, BrokerError(f"{text}; it may still be delivered", retriable=False))
         await internals.cancel_all([*tasks, self._rebuilding], ABANDON_GRACE_S)
         if self._producer is not None:
             await internals.abandon_producer(self._producer, ABANDON_GRACE_S)
@@ -158,7 +148,7 @@ class KafkaProducer:
                 return await done
         except TimeoutError as error:
             raise SendTimeoutError(
-                f"{_name(send)}: not acknowledged within {limit_s:g} s, {self._stage(send)}"
+                f"{name_of(send)}: not acknowledged within {limit_s:g} s, {self._stage(send)}"
             ) from error
         finally:
             if not done.done() or done.cancelled():
@@ -170,110 +160,6 @@ class KafkaProducer:
         if send.partition < 0:
             return "the topic's partitions are not known: does it exist, does a broker answer?"
         return "no broker took it; it may still be delivered"
-
-    def _place(self, send: Send) -> Queue:
-        """Queue a send behind the earlier ones of its partition."""
-        topic = send.topic
-        queue = self._unplaced.get(topic)
-        # Behind those that wait for metadata too, or it would overtake them.
-        count = None if queue is not None else self._partition_count(topic)
-        if not count:
-            if queue is None:
-                queue = self._unplaced[topic] = Queue(topic)
-        else:
-            queue = self._queue_of(send, count)
-        queue.waiting[send] = None
-        self._run(queue)
-        return queue
-
-    def _partition_count(self, topic: str) -> int | None:
-        partitions = self._producer.client.cluster.partitions_for_topic(topic)
-        return len(partitions) if partitions else None
-
-    def _queue_of(self, send: Send, count: int) -> Queue:
-        partition = partition_for(self._settings.partitioner, send.key, count, self._runtime.random)
-        send.partition = partition
-        place = (send.topic, partition)
-        queue = self._queues.get(place)
-        if queue is None:
-            queue = self._queues[place] = Queue(send.topic)
-        return queue
-
-    def _run(self, queue: Queue) -> None:
-        """Have the queue's pump work, unless it does, or a rebuild will start it."""
-        if queue.pump is None and queue.waiting and self._rebuilding is None and not self._ended:
-            unplaced = self._unplaced.get(queue.topic) is queue
-            work = self._find(queue) if unplaced else self._hand(queue)
-            queue.pump = asyncio.get_running_loop().create_task(work)
-            queue.pump.add_done_callback(functools.partial(self._pump_ended, queue))
-
-    async def _find(self, queue: Queue) -> None:
-        """Learn the topic's partitions, and spread the queue over theirs."""
-        topic = queue.topic
-        try:
-            with mapped(f"send to {topic!r}"):
-                partitions = await self._producer.partitions_for(topic)
-        except BrokerError as error:
-            # Told to everybody who waits for it; the next send asks again.
-            for send in list(queue.waiting):
-                _fail(send, BrokerError(str(error), retriable=error.retriable))
-            queue.waiting.clear()
-        # From here to the end without waiting: nobody can slip in between.
-        del self._unplaced[topic]
-        for send in queue.waiting:
-            placed = self._queue_of(send, len(partitions))
-            placed.waiting[send] = None
-            self._run(placed)
-        queue.waiting.clear()
-
-    async def _hand(self, queue: Queue) -> None:
-        """Hand the queue to aiokafka, which makes this task wait while its buffer is full."""
-        producer, epoch = self._producer, self._epoch
-        while queue.waiting:
-            send = next(iter(queue.waiting))
-            try:
-                result = await producer.send(
-                    send.topic,
-                    value=send.value,
-                    key=_NO_KEY if send.key is None else send.key,
-                    partition=send.partition,
-                    timestamp_ms=send.timestamp_ms,
-                    headers=list(send.headers),  # aiokafka takes no tuple
-                )
-            except KafkaTimeoutError:
-                # Its buffer stayed full for long; the send's own timeout says when it is too long.
-                continue
-            except LowerError as error:
-                if internals.sender_is_dead(producer):
-                    self._rebuild()
-                    return
-                queue.waiting.pop(send, None)
-                _fail(send, broker_error(_name(send), error))
-                continue
-            except (AssertionError, TypeError, ValueError) as error:
-                # aiokafka checks with assertions: the topic lost partitions, or a header is no bytes.
-                queue.waiting.pop(send, None)
-                text = f"{_name(send)}: aiokafka refuses the record: {error!r}"
-                _fail(send, BrokerError(text, retriable=False))
-                continue
-            # It may have been given up while the buffer was full; then it is delivered all the same.
-            queue.waiting.pop(send, None)
-            queue.sent[send] = None
-            result.add_done_callback(functools.partial(self._acknowledged, queue, send, epoch))
-
-    def _pump_ended(self, queue: Queue, task: asyncio.Task[None]) -> None:
-        queue.pump = None
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            # Ours or aiokafka's, and unknown: those who wait learn of it, later sends start afresh.
-            log.error("sending to %s failed unexpectedly", queue.topic, exc_info=fault)
-            for send in list(queue.waiting):
-                _fail(send, broker_error(_name(send), fault))
-            queue.waiting.clear()
-            if self._unplaced.get(queue.topic) is queue:
-                del self._unplaced[queue.topic]
-        # Something may have been queued after the pump's last look.
-        self._run(queue)
-        self._tidy(queue)
 
     def _acknowledged(
         self, queue: Queue, send: Send, epoch: int, result: asyncio.Future[Any]
@@ -294,11 +180,11 @@ class KafkaProducer:
             # It stays among the sent ones, which keeps its place in the order.
             send.repeats += 1
             if send.repeats > REPEATS:
-                _fail(send, broker_error(f"{_name(send)}: tried {REPEATS + 1} times", error))
+                fail(send, broker_error(f"{name_of(send)}: tried {REPEATS + 1} times", error))
             self._rebuild()
         else:
             del queue.sent[send]
-            _fail(send, broker_error(_name(send), error))
+            fail(send, broker_error(name_of(send), error))
         self._tidy(queue)
 
     def _is_wedged(self, error: BaseException) -> bool:
@@ -307,26 +193,6 @@ class KafkaProducer:
         if self._rebuilding is not None:
             return self._died
         return internals.sender_is_dead(self._producer)
-
-    # -- giving up, ending ---------------------------------------------------------------------------
-
-    def _forget(self, send: Send, queue: Queue) -> None:
-        queue.forget(send)
-        if send.partition >= 0:
-            # It was placed after it had waited for metadata.
-            placed = self._queues.get((send.topic, send.partition))
-            if placed is not None:
-                placed.forget(send)
-        self._tidy(queue)
-
-    def _tidy(self, queue: Queue) -> None:
-        """Tell a ``stop`` that waits when the last send is gone."""
-        if self._flushed is not None and not self._flushed.done() and self._is_idle():
-            self._flushed.set_result(None)
-
-    def _is_idle(self) -> bool:
-        queues = (*self._unplaced.values(), *self._queues.values())
-        return all(queue.is_empty() for queue in queues)
 
     # -- rebuilding ----------------------------------------------------------------------------------
 
@@ -367,14 +233,4 @@ class KafkaProducer:
 
 
 def _key_or_none(key: Any) -> bytes | None:
-    return None if key is _NO_KEY else key
-
-
-def _name(send: Send) -> str:
-    where = f"send to {send.topic!r}"
-    return where if send.key is None else f"{where}, key {send.key[:64]!r}"
-
-
-def _fail(send: Send, error: BrokerError) -> None:
-    if not send.done.done():
-        send.done.set_exception(error)
+    return None if key is NO_KEY else key

@@ -232,9 +232,12 @@ class World:
             if claim and not claim.leaving and claim.sequence == newest[claim.process]
         }
         if len({applicants[member].topics for member in takers}) == 1:
-            # A leaving member still has some of what there is.
-            everything = len(hands)
-            kept = [len(shares[m].assigned & claim.partitions) for m, claim in takers.items()]
+            # A leaving member still has some of what there is; what the leader has not heard of stays.
+            known = {tp for tp in hands if tp.partition < (counts[tp.topic] or 0)}
+            everything = len(known)
+            kept = [
+                len(shares[m].assigned & claim.partitions & known) for m, claim in takers.items()
+            ]
             moved = sum(len(shares[m].release) for m in takers)
             assert moved == fewest_moves(everything, kept), "moved more than balance needs"
 
