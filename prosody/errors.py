@@ -15,8 +15,10 @@
      |    +-- ContextError                  the caller: a timer call that is not possible (any more)
      |    +-- SendError                     the broker: a record was not acknowledged
      |    |    +-- SendTimeoutError (TimeoutError)     ... within send_timeout
+     |    |    +-- RecordTooLargeError      ... because it is larger than the broker takes
      |    +-- BrokerError                   the broker: a call failed; retriable says whether to try again
      |         +-- CommitMetadataTooLargeError    ... because the note of a commit is too long for it
+     |    +-- MonopolizationError           the library: a key uses too much handler time; seen in logs only
      +-- EventHandlerError (abstract)       raised by handlers
           +-- TransientError                retrying may help (what every other exception means too)
           +-- PermanentError                retrying cannot help
@@ -108,6 +110,13 @@ class SendTimeoutError(SendError, TimeoutError):
     """The record was not acknowledged within ``send_timeout``; it may still be delivered."""
 
 
+class RecordTooLargeError(SendError):
+    """The record is larger than the broker, or its topic, takes; sending it again cannot help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retriable=False)
+
+
 class BrokerError(ProsodyError):
     """A call to the broker failed.
 
@@ -121,6 +130,13 @@ class BrokerError(ProsodyError):
 
 class CommitMetadataTooLargeError(BrokerError):
     """The note of a commit is longer than this broker takes (its ``offset.metadata.max.bytes``)."""
+
+
+class MonopolizationError(ProsodyError):
+    """A key has used too much of the handlers' time, and is held back until that is over.
+
+    It is never raised to a program: the log shows it as the reason why an event waits.
+    """
 
 
 class EventHandlerError(Exception, ABC):

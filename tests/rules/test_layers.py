@@ -18,8 +18,8 @@ LAYERS: dict[str, set[str]] = {
     "model": {"errors"},
     "observe": {"errors", "model", "runtime"},
     "broker": {"errors", "runtime"},
-    "middleware": {"errors", "model", "runtime"},
-    "consume": {"_core", "errors", "middleware", "model", "runtime", "broker/protocol"},
+    "middleware": {"_core", "errors", "model", "runtime"},
+    "consume": {"_core", "errors", "middleware", "model", "observe", "runtime", "broker/protocol"},
     "produce": {"errors", "model", "observe", "broker/protocol"},
     "broker/factory": ANY,
     "client": ANY,
@@ -36,7 +36,7 @@ TYPES_ONLY: dict[str, set[str]] = {
     # What may be imported for type checking besides.
     "config": {"runtime"},
     "model": {"broker/protocol"},
-    "middleware": {"broker/protocol", "config"},
+    "middleware": {"broker/protocol", "config", "observe"},
     "broker": set(),
     "consume": {"config", "produce"},
 }

@@ -9,7 +9,7 @@ from prosody.broker.memory import group as memory_group
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
 from prosody.consume import assignment, committer, inbox, lanes, partition, progress
 from prosody.errors import BrokerError
-from prosody.middleware import permits, retry, shutdown
+from prosody.middleware import retry, scheduler, shutdown
 from prosody.model.outcome import SUCCESS, Kind
 from prosody.model.run import Run
 
@@ -181,8 +181,10 @@ def more_admitted(patch: pytest.MonkeyPatch) -> None:
 
 
 def more_permits(patch: pytest.MonkeyPatch) -> None:
-    made = permits.Permits.__init__
-    patch.setattr(permits.Permits, "__init__", lambda self, limit: made(self, limit + 1))
+    made = scheduler.Scheduler.__init__
+    patch.setattr(
+        scheduler.Scheduler, "__init__", lambda self, limit, *more: made(self, limit + 1, *more)
+    )
 
 
 def no_regular_commits(patch: pytest.MonkeyPatch) -> None:
