@@ -106,41 +106,42 @@ async def stand_still(
     fleet = scene.fleet(
         client={"session_timeout": SESSION_S}, slow_keys=dict.fromkeys(SLOW, SLOW_S)
     )
-    async with fleet, scene.load(fleet, WAITING) as load, watched_commits(scene) as went_back:
+    async with fleet, scene.load(fleet, WAITING) as load:
         zombie = await fleet.start(
             "zombie", mutant=mutant, blocking_keys=dict.fromkeys(BLOCKING, BLOCK_S)
         )
         load.begin()
         others = [await fleet.start("other-1"), await fleet.start("other-2")]
         await fleet.until_more(100, zombie, *others)
-        since = await how(fleet, load, zombie)
-        # Before anybody else can have its partitions.
-        committed = await scene.committed()
-        fleet.read()
-        bound = Counter(unsettled(zombie.history.runs, committed))
-        still = Standstill(since, zombie.held(), bound)
-        assert still.held
+        async with watched_commits(scene) as went_back:
+            since = await how(fleet, load, zombie)
+            # Before anybody else can have its partitions.
+            committed = await scene.committed()
+            fleet.read()
+            bound = Counter(unsettled(zombie.history.runs, committed))
+            still = Standstill(since, zombie.held(), bound)
+            assert still.held
 
-        def taken() -> bool:
-            told = [e for o in others for e in o.history.told("assigned", since)]
-            return still.held <= {p for event in told for p in event.partitions}
+            def taken() -> bool:
+                told = [e for o in others for e in o.history.told("assigned", since)]
+                return still.held <= {p for event in told for p in event.partitions}
 
-        await fleet.until(taken, "the others have its partitions")
-        if how is freeze:
-            await fleet.until_more(100, *others)
-            woke_at = fleet.thaw(zombie)
-        else:
-            woke_at = since + BLOCK_S
-        await fleet.until(lambda: bool(zombie.history.told("lost", woke_at)), "it has learned")
-        lost = zombie.history.told("lost", woke_at)[0]
-        await fleet.until(
-            lambda: bool(zombie.history.told("assigned", lost.at)), "it has partitions again"
-        )
-        await fleet.until_more(50, zombie, *others)
-        await load.end()
-        await load.until_handled()
-        await fleet.stop(zombie, *others)
-        fleet.read()
+            await fleet.until(taken, "the others have its partitions")
+            if how is freeze:
+                await fleet.until_more(100, *others)
+                woke_at = fleet.thaw(zombie)
+            else:
+                woke_at = since + BLOCK_S
+            await fleet.until(lambda: bool(zombie.history.told("lost", woke_at)), "it has learned")
+            lost = zombie.history.told("lost", woke_at)[0]
+            await fleet.until(
+                lambda: bool(zombie.history.told("assigned", lost.at)), "it has partitions again"
+            )
+            await fleet.until_more(50, zombie, *others)
+            await load.end()
+            await load.until_handled()
+            await fleet.stop(zombie, *others)
+            fleet.read()
     window = Zombie(zombie.name, since, lost.at + STOP_S_MAX)
     verdict = judge(fleet.runs(), load.sent, zombies=[window])
     faults = [f"a commit went back: {text}" for text in went_back]
