@@ -94,6 +94,7 @@ async def test_everything_goes_on_after_an_outage(
         await outage
         assert await client.consumer_state() == "running"
         assert await client.is_stalled() is False
+        assert await client.assigned_partition_count() == 8
         assert "connection to Kafka lost" in str(not_ready(client))
         told = len(log.troubles())
         loop = asyncio.get_running_loop()
