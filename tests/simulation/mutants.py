@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from prosody._core import KeyQueue
 from prosody.broker.memory import group as memory_group
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
 from prosody.consume import assignment, committer, inbox, lanes, partition, progress
@@ -146,6 +148,77 @@ def lost_goes_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Assignment, "on_lost", lambda *_: None)
 
 
+def lost_does_not_cancel(patch: pytest.MonkeyPatch) -> None:
+    def lose(self: Any) -> None:
+        self.lost = True
+        self._stop_admission()
+        self._close()
+        self._end_wait()
+
+    patch.setattr(Partition, "lose", lose)
+
+
+def abandons_late(patch: pytest.MonkeyPatch) -> None:
+    drain = Partition.drain
+
+    async def patient(self: Any, cancel_after_s: float, abandon_after_s: float) -> None:
+        await drain(self, cancel_after_s, 3 * abandon_after_s)
+
+    patch.setattr(Partition, "drain", patient)
+
+
+def newest_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partition, "KeyQueue", _NewestFirst)
+
+
+class _NewestFirst:
+    """A key queue that gives out the newest entry of a key."""
+
+    def __init__(self) -> None:
+        self._keys = KeyQueue()
+        self._entries: defaultdict[str, list[Run]] = defaultdict(list)
+
+    @property
+    def ready(self) -> int:
+        return self._keys.ready
+
+    def push(self, key: str, run: Run) -> bool:
+        self._entries[key].append(run)
+        return self._keys.push(key, key)
+
+    def pop(self) -> Run | None:
+        key = self._keys.pop()
+        return None if key is None else self._entries[key].pop()
+
+    def done(self, key: str) -> bool:
+        return self._keys.done(key)
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._keys.clear()
+
+
+def commits_go_back(patch: pytest.MonkeyPatch) -> None:
+    """Each commit is followed by the one before, as one that was sent again too late."""
+    connect = Assignment.connect
+
+    def connected(self: Any, shared: Any, its_committer: Any, consumer: Any) -> None:
+        connect(self, shared, its_committer, consumer)
+        commit = consumer.commit
+        before: dict[TopicPartition, OffsetAndMetadata] = {}
+
+        async def late(offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+            await commit(offsets)
+            again = {tp: before[tp] for tp in offsets if tp in before}
+            before.update(offsets)
+            if again:
+                await commit(again)
+
+        consumer.commit = late
+
+    patch.setattr(Assignment, "connect", connected)
+
+
 def drain_goes_on(patch: pytest.MonkeyPatch) -> None:
     def stop_admission(self: Any) -> None:
         if self.lost:
@@ -260,7 +333,11 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "the note says too much": (note_of_another_offset, "L3"),
     "a commit by who has lost the partition is taken": (commits_by_anyone, "L3"),
     "a lost partition goes on": (lost_goes_on, "L2"),
+    "a lost partition's handlers are not cancelled": (lost_does_not_cancel, "L2"),
     "a drain goes on admitting": (drain_goes_on, "L2"),
+    "what does not end is left behind at 300 %": (abandons_late, "L4"),
+    "the newest of a key comes first": (newest_first, "L1"),
+    "a commit goes back": (commits_go_back, "L3"),
     "an abandoned run is done": (abandoned_is_done, "L3"),
     "a run cut short is done": (cut_short_is_done, "L"),
     "a transient failure is done": (transient_is_done, "L3"),

@@ -77,6 +77,12 @@ class World:
         """The consumers that run, whether the group knows them or not."""
         self.listed: dict[str, Member | Applicant] = {}
         """The group's list: who joins each round, and what was said by those that do not any more."""
+        self.history: list[tuple[object, ...]] = []
+        """What happened, in words that are put together only when somebody wants to read them."""
+
+    def text(self) -> str:
+        """The history, a line for each thing that happened."""
+        return "\n".join(" ".join(map(str, words)) for words in self.history)
 
     # -- what happens -------------------------------------------------------------------------
 
@@ -85,6 +91,7 @@ class World:
             self.names += 1
             self._enlist(member := Member(f"p{self.names}", topics))
             self.members.append(member)
+            self.history.append((member.id, "starts, wants", sorted(member.topics)))
 
     def _enlist(self, member: Member) -> None:
         self.names += 1
@@ -94,29 +101,38 @@ class World:
 
     def drain(self, member: Member, partitions: Iterable[TopicPartition]) -> None:
         """It has drained and committed some of what it was asked for."""
-        member.let_go(member.releasing & {*partitions})
+        drained = member.releasing & {*partitions}
+        member.let_go(drained)
+        self.history.append((member.id, "has drained", drained))
 
     def leave(self, member: Member) -> None:
         member.leaving = True
+        self.history.append((member.id, "is leaving"))
 
     def depart(self, member: Member) -> None:
         """It has drained everything, and leaves the group."""
         self.members.remove(member)
         self.listed.pop(member.id, None)
+        self.history.append((member.id, "departs"))
 
     def crash(self, member: Member, *, joined: bool) -> None:
         """It is gone; the group lists it for a while, if only for a join it had sent before."""
         self.members.remove(member)
+        self.history.append((member.id, "crashes, holding", member.held.copy()))
         self._cut_off(member, joined=joined)
 
     def reset(self, member: Member, *, joined: bool, zombie: bool) -> None:
         """It comes back under another id; as a zombie it has not noticed and claims all it had."""
+        before = member.id
         self._cut_off(member, joined=joined)
         if zombie:
             member.void |= member.held
         else:
             member.let_go(member.held.copy())
         self._enlist(member)
+        self.history.append(
+            (before, "comes back as", member.id, "still holding", member.held.copy())
+        )
 
     def _cut_off(self, member: Member, *, joined: bool) -> None:
         if member.id in self.listed:
@@ -128,15 +144,18 @@ class World:
         """Its session has expired, and it does not know."""
         self.listed.pop(member.id, None)
         member.void |= member.held
+        self.history.append((member.id, "is expelled and does not know"))
 
     def unsubscribe(self, member: Member, topic: str) -> None:
         """Its pattern does not match any more; whatever it claims, aiokafka lets it have nothing."""
         member.topics -= {topic}
         member.void |= {tp for tp in member.held if tp.topic == topic}
+        self.history.append((member.id, "does not want", topic, "any more"))
 
     def add_foreigner(self, topics: Iterable[str]) -> None:
         self.names += 1
         self.listed[f"{self.names}-foreign"] = Applicant(frozenset(topics), None)
+        self.history.append((f"{self.names}-foreign", "asks to join"))
 
     def forget_ghosts(self) -> None:
         """The sessions of those that are gone have expired."""
@@ -163,9 +182,12 @@ class World:
             for member, it in self.listed.items()
         }
         self.generation += 1
+        self.history.append(("round", self.generation, "the leader knows", known or self.counts))
+        self.history += [("   ", member, "says", *it) for member, it in applicants.items()]
         self._drain_some(chance)
         counts: dict[str, int | None] = dict(self.counts if known is None else known)
         shares = self.decide(counts, applicants)
+        self.history += [("   ", member, "gets", *share) for member, share in shares.items()]
         others = [*applicants.items()]
         chance.shuffle(others)
         assert shares == self.decide(counts, dict(others)), "the order of the members matters"
@@ -175,6 +197,7 @@ class World:
         for member in told:
             if member in expelled:
                 self.expel(member)
+            self.history.append((member.id, "is told"))
             self._tell(member, shares[member.id], counts)
             self.check()
             self._drain_some(chance)

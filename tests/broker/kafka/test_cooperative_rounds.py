@@ -111,6 +111,22 @@ def test_a_group_survives_its_members(seed: int) -> None:
     Play(cooperative.share_out, seed).run()
 
 
+def test_a_fault_tells_its_whole_history_and_how_to_replay_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decide = mutated(*MUTANTS["what should move is taken at once"], monkeypatch)
+    found = first_fault(decide, SEEDS)
+    assert found is not None
+    seed = int(found.split(":")[0].removeprefix("seed "))
+    with pytest.raises(Exception) as fault:  # noqa: PT011  # a mutant may show itself in any way
+        Play(decide, seed).run()
+    (note,) = fault.value.__notes__
+    first, *_, last = note.splitlines()
+    assert "starts, wants" in first
+    assert "round 1 the leader knows" in note
+    assert last == f"replay with: python -m tests.broker.kafka.rounds_play {seed}"
+
+
 @pytest.mark.parametrize("module", [balance, cooperative], ids=lambda module: module.__name__)
 def test_a_module_put_in_unchanged_shows_no_fault(
     module: ModuleType, monkeypatch: pytest.MonkeyPatch
