@@ -144,6 +144,33 @@ async def test_no_more_is_taken_in_than_a_commit_can_note(place: Place) -> None:
     assert [message.payload for message in third.handled] == ["afterwards"]
 
 
+def test_a_restart_at_the_limit_takes_in_as_much_as_before() -> None:
+    """What the note names was within the limit with all of it outstanding, and so it is again."""
+
+    async def main(place: Place) -> None:
+        await place.create_topic(partitions=1)
+        await place.put_many([(b"key-%d" % n, n) for n in range(18_000)])
+
+        async def every_second_one_is_stuck(context: Context, message: Message) -> None:
+            if message.payload % 2 == 0:
+                await asyncio.Event().wait()
+
+        running = []
+        for _ in range(2):
+            recorder = Recorder(every_second_one_is_stuck)
+            client = place.client(
+                max_uncommitted=18_000, max_concurrency=18_000, shutdown_timeout=0.5
+            )
+            await client.subscribe(recorder)
+            await asyncio.sleep(60.0)
+            running.append(sum(recorder.running.values()))
+            await client.unsubscribe()
+        assert running[0] > 5_000, "the limit was reached"
+        assert running[0] == pytest.approx(running[1], rel=0.05)
+
+    run_simulated(main)
+
+
 # -- room is used at once ------------------------------------------------------------------------
 
 
@@ -180,7 +207,11 @@ def test_the_rule_is_seen_to_be_broken_when_nobody_tells_of_room(
 ) -> None:
     async def main(place: Place) -> None:
         await place.create_topic(partitions=1)
-        recorder = Recorder()
+
+        async def takes_a_while(context: Context, message: Message) -> None:
+            await asyncio.sleep(0.001)
+
+        recorder = Recorder(takes_a_while)
         began = place.runtime.monotonic()
         await place.client(max_uncommitted=2, poll_interval=HOUR_S).subscribe(recorder)
         await place.put_many([(b"k", {"i": i}) for i in range(1500)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prosody._core import KeyQueue
 from prosody.broker.memory import group as memory_group
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
-from prosody.consume import assignment, committer, inbox, lanes, partition, progress
+from prosody.consume import assignment, committer, lanes, partition, progress
 from prosody.errors import BrokerError
 from prosody.middleware import retry, scheduler, shutdown
 from prosody.model.outcome import SUCCESS, Kind
@@ -93,19 +93,14 @@ def one_too_high(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_single_flight(patch: pytest.MonkeyPatch) -> None:
-    made = inbox.Inbox.__init__
+    push = partition.Partition.push
 
-    def loose(self: Any, *arguments: Any) -> None:
-        made(self, *arguments)
-        push = self._push
+    def push_alone(self: Any, run: Run, now: float) -> None:
+        run.key = f"{run.key} {run.record.offset}"
+        run.place = (self.number, run.key)
+        push(self, run, now)
 
-        def push_alone(_: str, run: Run) -> bool:
-            run.key = f"{run.key} {run.record.offset}"
-            return bool(push(run.key, run))
-
-        self._push = push_alone
-
-    patch.setattr(inbox.Inbox, "__init__", loose)
+    patch.setattr(partition.Partition, "push", push_alone)
 
 
 def no_note_written(patch: pytest.MonkeyPatch) -> None:
