@@ -24,7 +24,6 @@ class Inbox:
         self._partition = partition
         self._progress = partition.progress
         self._tracker = partition.tracker
-        self._push = partition.push
         self._shared = shared
         self._records: Sequence[Record] = ()
         self._next = 0
@@ -77,7 +76,8 @@ class Inbox:
         partition = self._partition
         tracker = self._tracker
         progress = self._progress
-        push = self._push
+        push = partition.queue.push
+        ready = partition.ready
         inbox = self._records
         runtime = self._shared.runtime
         is_loop = self._shared.filters.is_loop
@@ -108,7 +108,8 @@ class Inbox:
                 room -= self._admit_undecodable(record, error, now)
                 continue
             if allows(message.payload):
-                push(Run(partition, record, key, message), now)
+                if push(key, Run(partition, record, key, message)):
+                    ready(now)
                 room -= 1
             else:
                 tracker.complete(offset)
@@ -119,7 +120,7 @@ class Inbox:
         """Queue a record without a value, or be done with it; whether it took a place."""
         if self._shared.stack.takes_excise:
             event = decode_excise(record, key, self._shared.runtime)
-            self._push(Run(self._partition, record, key, event), now)
+            self._partition.push(Run(self._partition, record, key, event), now)
             return True
         more = self._shared.skipped.allows(logging.INFO)
         if more is not None:
@@ -146,7 +147,7 @@ class Inbox:
         if self._shared.stack.takes_undecodable:
             # The raw key keeps its place among the other records of that key.
             key = (record.key or b"").decode("utf-8", "backslashreplace")
-            self._push(Run(self._partition, record, key, None, error), now)
+            self._partition.push(Run(self._partition, record, key, None, error), now)
             return True
         self._tracker.complete(record.offset)
         return False

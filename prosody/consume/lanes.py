@@ -122,10 +122,12 @@ class Lanes:
                 continue
             partition = run.partition
             if run.task is None:
-                partition.taken()
-            if scheduler.has_more:
-                self.wake()
-            run.task = task
+                run.task = task
+                partition.waiting -= 1
+                if not partition.waiting:
+                    partition.admit()
+            else:
+                run.task = task
             lane.run = run
             try:
                 outcome = await call(run)

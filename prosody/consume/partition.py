@@ -93,6 +93,8 @@ class Partition:
         self.lost = False
         self._shared = shared
         self._scheduler = shared.stack.scheduler
+        self._enqueue = self._scheduler.enqueue
+        self._pop = self.queue.pop
         self._ends_until_look = self._ends_per_look = max(
             1, min(shared.max_uncommitted // ADMIT_SHARE, ADMIT_MOST)
         )
@@ -120,22 +122,16 @@ class Partition:
     def push(self, run: Run, now: float) -> None:
         """Queue an admitted run behind those of its key."""
         if self.queue.push(run.key, run):
-            self._ready(now)
+            self.ready(now)
 
-    def _ready(self, now: float) -> None:
+    def ready(self, now: float) -> None:
         """A key has become ready: its first run waits for a permit from now on."""
-        run = self.queue.pop()
-        self._scheduler.enqueue(run, now)
+        run = self._pop()
+        self._enqueue(run, now)
         self.runs.add(run)
         self.waiting += 1
 
     # Called by the lanes
-
-    def taken(self) -> None:
-        """A lane has taken one of the runs that waited for their first permit."""
-        self.waiting -= 1
-        if not self.waiting:
-            self.admit()
 
     def admit(self) -> None:
         """Move records from the inbox to the key queues while there is room. Does not raise."""
@@ -162,7 +158,7 @@ class Partition:
         if outcome.kind is not Kind.ABANDONED:
             self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
-            self._ready(self._shared.runtime.monotonic())
+            self.ready(self._scheduler.latest)
         self._ends_until_look -= 1
         if not self.waiting or self._ends_until_look <= 0:
             self._ends_until_look = self._ends_per_look

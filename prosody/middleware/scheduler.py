@@ -105,7 +105,8 @@ class Scheduler:
     def take(self) -> Run | None:
         """The run whose turn it is, with a permit, for a lane to take; None when there is none.
 
-        Permits are granted on the way to runs that wait in a lane of their own.
+        Permits are granted on the way to runs that wait in a lane of their own, and another lane is woken
+        if there is more.
         """
         heap = self._heap
         while self._free:
@@ -117,6 +118,8 @@ class Scheduler:
             run.permit = True
             run.began = now
             if run.task is None:
+                if self._free and heap.waiting:
+                    self.wake()
                 return run
             waiting = run.interruptible
             # One that was interrupted in this very turn gives the permit back when it notices.

@@ -38,8 +38,11 @@ class Holder(Protocol):
     number: int
     """Stands for the partition in what its keys are charged to."""
 
-    def taken(self) -> None:
-        """A lane has taken one of the runs that waited for their first permit."""
+    waiting: int
+    """Runs that wait for their first permit, without a lane; counted down by the lanes."""
+
+    def admit(self) -> None:
+        """Take in more, if there is room."""
         ...
 
     def finish(self, run: Run, outcome: Outcome) -> None:
