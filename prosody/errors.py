@@ -15,6 +15,7 @@
      |    +-- ContextError                  the caller: a timer call that is not possible (any more)
      |    +-- SendError                     the broker: a record was not acknowledged
      |    |    +-- SendTimeoutError (TimeoutError)     ... within send_timeout
+     |    |    +-- RecordTooLargeError      ... because it is larger than the broker takes
      |    +-- BrokerError                   the broker: a call failed; retriable says whether to try again
      |         +-- CommitMetadataTooLargeError    ... because the note of a commit is too long for it
      +-- EventHandlerError (abstract)       raised by handlers
@@ -106,6 +107,13 @@ class SendError(ProsodyError):
 
 class SendTimeoutError(SendError, TimeoutError):
     """The record was not acknowledged within ``send_timeout``; it may still be delivered."""
+
+
+class RecordTooLargeError(SendError):
+    """The record is larger than the client, the broker or the topic takes; it never will be taken."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retriable=False)
 
 
 class BrokerError(ProsodyError):

@@ -248,7 +248,7 @@ class BrokerProducer(Protocol):
         delivered, and no other send is harmed. Two sends to a partition keep the order of their calls.
 
         :raises SendTimeoutError: not acknowledged in time; it may still be delivered.
-        :raises BrokerError: refused; ``retriable`` says whether another try may help.
+        :raises RecordTooLargeError, BrokerError: refused; ``retriable`` says whether to try again.
         """
         ...
 

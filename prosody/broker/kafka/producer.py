@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaProducer
 
 from prosody.broker.kafka import internals
-from prosody.broker.kafka.errors import WEDGED, broker_error, mapped
+from prosody.broker.kafka.errors import WEDGED, broker_error, mapped, send_error
 from prosody.broker.kafka.patience import keep_batches, pace_metadata, serve_the_others
 from prosody.broker.kafka.pumps import NO_KEY, Pumps, fail, name_of
 from prosody.broker.kafka.sends import Queue, Send
@@ -184,7 +184,7 @@ class KafkaProducer(Pumps):
             self._rebuild()
         else:
             del queue.sent[send]
-            fail(send, broker_error(name_of(send), error))
+            fail(send, send_error(name_of(send), error))
         self._tidy(queue)
 
     def _is_wedged(self, error: BaseException) -> bool:

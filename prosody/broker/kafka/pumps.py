@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from prosody.broker.kafka import internals
-from prosody.broker.kafka.errors import LowerError, broker_error
+from prosody.broker.kafka.errors import LowerError, broker_error, send_error
 from prosody.broker.kafka.sends import Queue, Send
 from prosody.broker.partitioners import partition_for
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, ProsodyError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -152,7 +152,7 @@ class Pumps(ABC):
                     self._rebuild()
                     return
                 queue.waiting.pop(send, None)
-                fail(send, broker_error(name_of(send), error))
+                fail(send, send_error(name_of(send), error))
                 continue
             except (AssertionError, TypeError, ValueError) as error:
                 # aiokafka checks with assertions: the topic lost partitions, or a header is no bytes.
@@ -203,6 +203,6 @@ def name_of(send: Send) -> str:
     return where if send.key is None else f"{where}, key {send.key[:64]!r}"
 
 
-def fail(send: Send, error: BrokerError) -> None:
+def fail(send: Send, error: ProsodyError) -> None:
     if not send.done.done():
         send.done.set_exception(error)
