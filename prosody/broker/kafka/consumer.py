@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import internals, lifetimes
 from prosody.broker.kafka.assignors import make_assignor
 from prosody.broker.kafka.commits import COMMIT_LIMIT_S, Commits
 from prosody.broker.kafka.eager import EagerAssignment
@@ -95,7 +95,7 @@ class KafkaConsumer:
         self._consumer = consumer = self._make(assignor)
         try:
             with mapped(doing):
-                await internals.start_client(consumer, START_LIMIT_S)
+                await lifetimes.start_client(consumer, START_LIMIT_S)
                 async with asyncio.timeout(CALL_LIMIT_S):
                     await self._require_topics(subscription.names)
                     await require_same_assignor(consumer, settings.group_id, assignor.name)
@@ -179,16 +179,16 @@ class KafkaConsumer:
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
                 await consumer.stop()
-            internals.settle(consumer)
+            lifetimes.settle(consumer)
         except LowerError as error:
             # It is closing anyway: the group notices within the session timeout at the latest.
             log.warning(
                 "consumer of group %r did not stop in order: %r", self._settings.group_id, error
             )
-            await internals.abandon_consumer(consumer, ABANDON_GRACE_S)
+            await lifetimes.abandon_consumer(consumer, ABANDON_GRACE_S)
         except BaseException:
             # Cancelled: nothing may be left running.
-            await internals.abandon_consumer(consumer, ABANDON_GRACE_S)
+            await lifetimes.abandon_consumer(consumer, ABANDON_GRACE_S)
             raise
 
     # -- records -------------------------------------------------------------------------------------

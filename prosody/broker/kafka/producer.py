@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import lifetimes
 from prosody.broker.kafka.errors import WEDGED, broker_error, mapped, send_error
 from prosody.broker.kafka.patience import keep_batches, pace_metadata, serve_the_others
 from prosody.broker.kafka.pumps import NO_KEY, Pumps, fail, name_of
@@ -92,10 +92,10 @@ class KafkaProducer(Pumps):
         serve_the_others(producer)
         try:
             with mapped(f"cannot connect to Kafka at {', '.join(self._servers)}"):
-                await internals.start_client(producer, START_LIMIT_S)
+                await lifetimes.start_client(producer, START_LIMIT_S)
         except BaseException:
             # Also when cancelled: a start that did not succeed leaves nothing running.
-            await internals.abandon_producer(producer, ABANDON_GRACE_S)
+            await lifetimes.abandon_producer(producer, ABANDON_GRACE_S)
             raise
         return producer
 
@@ -120,9 +120,9 @@ class KafkaProducer(Pumps):
             for send in (*queue.sent, *queue.waiting):
                 text = f"{name_of(send)}: the producer was stopped before it was acknowledged"
                 fail(send, BrokerError(f"{text}; it may still be delivered", retriable=False))
-        await internals.cancel_all([*tasks, self._rebuilding], ABANDON_GRACE_S)
+        await lifetimes.cancel_all([*tasks, self._rebuilding], ABANDON_GRACE_S)
         if self._producer is not None:
-            await internals.abandon_producer(self._producer, ABANDON_GRACE_S)
+            await lifetimes.abandon_producer(self._producer, ABANDON_GRACE_S)
 
     # -- sending -------------------------------------------------------------------------------------
 
@@ -192,16 +192,16 @@ class KafkaProducer(Pumps):
             return True
         if self._rebuilding is not None:
             return self._died
-        return internals.sender_is_dead(self._producer)
+        return lifetimes.sender_is_dead(self._producer)
 
     # -- rebuilding ----------------------------------------------------------------------------------
 
     def _rebuild(self) -> None:
         if self._rebuilding is not None or self._ended:
             return
-        self._died = internals.sender_is_dead(self._producer)
+        self._died = lifetimes.sender_is_dead(self._producer)
         # At once, before aiokafka's sender takes the next batch: what is behind must stay behind.
-        internals.freeze_producer(self._producer)
+        lifetimes.freeze_producer(self._producer)
         self._rebuilding = asyncio.get_running_loop().create_task(self._replace())
 
     async def _replace(self) -> None:
@@ -209,9 +209,9 @@ class KafkaProducer(Pumps):
         log.warning("the producer %r is wedged, it is replaced", self._settings.client_id)
         try:
             pumps = [queue.pump for queue in (*self._unplaced.values(), *self._queues.values())]
-            await internals.cancel_all(pumps, ABANDON_GRACE_S)
+            await lifetimes.cancel_all(pumps, ABANDON_GRACE_S)
             # Requests under way may end well; their results still count.
-            await internals.abandon_producer(self._producer, ABANDON_GRACE_S)
+            await lifetimes.abandon_producer(self._producer, ABANDON_GRACE_S)
             wait_s = REBUILD_WAIT_S
             while True:
                 try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import lifetimes
 from prosody.broker.kafka.errors import LowerError, broker_error, send_error
 from prosody.broker.kafka.sends import Queue, Send
 from prosody.broker.partitioners import partition_for
@@ -148,7 +148,7 @@ class Pumps(ABC):
                 # Its buffer stayed full for long; the send's own timeout says when it is too long.
                 continue
             except LowerError as error:
-                if internals.sender_is_dead(producer):
+                if lifetimes.sender_is_dead(producer):
                     self._rebuild()
                     return
                 queue.waiting.pop(send, None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import internals, lifetimes
 from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.kafka.starts import Starts
 from prosody.broker.protocol import TopicPartition
@@ -102,7 +102,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
         self._settled.set()
         # A listener may stop its own consumer: then this runs in one of those tasks.
         others = self._tasks - {asyncio.current_task()}
-        await internals.cancel_all(others, self._commit_grace_s)
+        await lifetimes.cancel_all(others, self._commit_grace_s)
 
     def require(self, partitions: Iterable[TopicPartition], doing: str) -> None:
         """Check that all ``partitions`` are held, and the group is between no two assignments.

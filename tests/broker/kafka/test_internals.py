@@ -14,7 +14,7 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import internals, lifetimes
 from prosody.broker.protocol import TopicPartition
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def consumer() -> AsyncIterator[Any]:
     consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
     consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
     yield consumer
-    await internals.abandon_consumer(consumer, 1.0)
+    await lifetimes.abandon_consumer(consumer, 1.0)
 
 
 async def test_membership(consumer: Any) -> None:
@@ -103,20 +103,20 @@ async def test_an_abandoned_consumer_leaves_no_task() -> None:
     consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
     consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
     assert asyncio.all_tasks() - before
-    await internals.abandon_consumer(consumer, 1.0)
+    await lifetimes.abandon_consumer(consumer, 1.0)
     assert asyncio.all_tasks() == before
 
 
 async def test_a_producer_has_what_is_used() -> None:
     producer = AIOKafkaProducer()
-    assert not internals.sender_is_dead(producer)
+    assert not lifetimes.sender_is_dead(producer)
     task = producer._sender._sender_task = asyncio.create_task(asyncio.sleep(60))
-    assert not internals.sender_is_dead(producer)
-    internals.freeze_producer(producer)
-    internals.freeze_producer(producer)
+    assert not lifetimes.sender_is_dead(producer)
+    lifetimes.freeze_producer(producer)
+    lifetimes.freeze_producer(producer)
     assert task.cancelling() == 1
-    await internals.abandon_producer(producer, 1.0)
-    assert internals.sender_is_dead(producer)
+    await lifetimes.abandon_producer(producer, 1.0)
+    assert lifetimes.sender_is_dead(producer)
     assert producer.client.cluster.partitions_for_topic("t") is None
 
 
