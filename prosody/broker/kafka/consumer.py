@@ -233,6 +233,12 @@ class KafkaConsumer:
             return None
         return internals.problem(consumer, self._settings.group_id, self._runtime.monotonic())
 
+    @property
+    def unreadable(self) -> Mapping[TopicPartition, str]:
+        if self._assignment is None:
+            return {}
+        return {tp: why.text for tp, why in self._polls.unreadable.items()}
+
     async def committed(
         self, partitions: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetAndMetadata | None]:

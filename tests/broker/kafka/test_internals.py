@@ -70,6 +70,16 @@ async def test_waiting_counts_as_polling_also_when_cancelled(consumer: Any) -> N
     assert subscription._last_fetch_ended > before
 
 
+async def test_waiting_for_the_end_of_a_rebalance_leaves_nothing_behind(consumer: Any) -> None:
+    await asyncio.sleep(0)  # aiokafka's fetcher waits too
+    before = list(consumer._subscription._assignment_waiters)
+    for _ in range(10):
+        future = internals.waiter(consumer)
+        asyncio.get_running_loop().call_soon(future.set_result, None)
+        await internals.wait_as_poller(consumer, future)
+    assert consumer._subscription._assignment_waiters == before
+
+
 async def test_the_coordinators_errors_can_be_asked_for(consumer: Any) -> None:
     consumer._coordinator._pending_exception = ValueError("told")
     with pytest.raises(ValueError, match="told"):
