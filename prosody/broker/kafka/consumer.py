@@ -15,6 +15,7 @@ from prosody.broker.kafka.eager import EagerAssignment
 from prosody.broker.kafka.errors import LowerError, mapped
 from prosody.broker.kafka.foreign import require_same_assignor
 from prosody.broker.kafka.handover import CooperativeAssignment
+from prosody.broker.kafka.patience import pace_metadata
 from prosody.broker.kafka.polls import Polls, partition_fetch_bytes
 from prosody.broker.kafka.starts import CALL_LIMIT_S, Starts
 from prosody.broker.kafka.topics import subscription_for
@@ -130,7 +131,7 @@ class KafkaConsumer:
     def _make(self, assignor: Any) -> Any:
         settings = self._settings
         rebalance_ms = _ms(settings.rebalance_timeout_s)
-        return AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             bootstrap_servers=list(self._servers),
             group_id=settings.group_id,
             client_id=settings.client_id,
@@ -155,6 +156,8 @@ class KafkaConsumer:
             max_partition_fetch_bytes=partition_fetch_bytes(settings.fetch_bytes, 1),
             **self._security.client_options(),
         )
+        pace_metadata(consumer._client, self._runtime)
+        return consumer
 
     async def _require_topics(self, names: tuple[str, ...]) -> None:
         if not names:

@@ -82,6 +82,23 @@ def freeze_producer(producer: Any) -> None:
         task.cancel()
 
 
+def track_requests(producer: Any) -> None:
+    """Note the tasks of a producer that send to brokers: its own task alone knows them, and forgets them
+    when it is cancelled for the second time."""
+    sender = producer._sender
+    sender.prosody_requests = requests = set()
+
+    async def send(*args: Any) -> None:
+        task = asyncio.current_task()
+        requests.add(task)
+        try:
+            await type(sender)._send_produce_req(sender, *args)
+        finally:
+            requests.discard(task)
+
+    sender._send_produce_req = send
+
+
 async def abandon_producer(producer: Any, grace_s: float) -> None:
     """Freeze, give requests under way ``grace_s`` to end, close. Takes at most 3 x ``grace_s``."""
     producer._closed = True  # or its finaliser complains; what is queued is no longer this one's
@@ -91,7 +108,8 @@ async def abandon_producer(producer: Any, grace_s: float) -> None:
         await asyncio.wait([task], timeout=grace_s)
     # Closing the connections fails the requests that are still open, and with them the task ends.
     await _within(grace_s, producer.client.close())
-    await cancel_all([task], grace_s)
+    # Or not: with another broker that does not answer, the records are about to be sent once more.
+    await cancel_all([task, *getattr(producer._sender, "prosody_requests", ())], grace_s)
 
 
 async def cancel_all(tasks: Collection[asyncio.Task[Any] | None], grace_s: float) -> None:

@@ -90,6 +90,7 @@ class KafkaProducer(Pumps):
         pace_metadata(producer.client, self._runtime)
         keep_batches(producer, DELIVERY_LIMIT_S)
         serve_the_others(producer)
+        lifetimes.track_requests(producer)
         try:
             with mapped(f"cannot connect to Kafka at {', '.join(self._servers)}"):
                 await lifetimes.start_client(producer, START_LIMIT_S)

@@ -119,6 +119,7 @@ async def test_an_abandoned_consumer_leaves_no_task() -> None:
 
 async def test_a_producer_has_what_is_used() -> None:
     producer = AIOKafkaProducer()
+    lifetimes.track_requests(producer)
     assert not lifetimes.sender_is_dead(producer)
     task = producer._sender._sender_task = asyncio.create_task(asyncio.sleep(60))
     assert not lifetimes.sender_is_dead(producer)
@@ -199,3 +200,37 @@ async def test_connections_have_what_is_looked_at() -> None:
     assert not connection.connected()
     assert not connection._requests
     assert connection._last_action > 0
+
+
+async def test_an_abandoned_producer_leaves_no_request_to_any_silent_broker() -> None:
+    before = asyncio.all_tasks()
+    producer = AIOKafkaProducer(enable_idempotence=True, acks="all")
+    lifetimes.track_requests(producer)
+    producer._txn_manager.set_pid_and_epoch(1, 0)
+    client = producer.client
+    client.cluster.leader_for_partition = lambda tp: tp.partition
+    open_requests: list[asyncio.Future[Any]] = []
+
+    async def send(*_: object, **__: object) -> Any:
+        open_requests.append(asyncio.get_running_loop().create_future())
+        return await open_requests[-1]
+
+    async def close() -> None:
+        for request in open_requests:
+            if not request.done():
+                request.set_exception(errors.KafkaConnectionError("closed"))
+
+    client.send, client.close = send, close
+    client.force_metadata_update = asyncio.get_running_loop().create_future
+    await producer._sender.start()
+    for partition in range(3):
+        await producer._message_accumulator.add_message(
+            LowerPartition("t", partition), b"k", b"v", 1.0
+        )
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(open_requests) == 3
+    await lifetimes.abandon_producer(producer, 0.01)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert not producer._sender.prosody_requests
