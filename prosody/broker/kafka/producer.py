@@ -160,7 +160,9 @@ class KafkaProducer(Pumps):
     def _stage(self, send: Send) -> str:
         if send.partition < 0:
             return "the topic's partitions are not known: does it exist, does a broker answer?"
-        return "no broker took it; it may still be delivered"
+        if send.handed:
+            return "no broker has answered; it may still be delivered"
+        return "it was waiting behind others and was not sent"
 
     def _acknowledged(
         self, queue: Queue, send: Send, epoch: int, result: asyncio.Future[Any]
@@ -211,15 +213,19 @@ class KafkaProducer(Pumps):
         try:
             pumps = [queue.pump for queue in (*self._unplaced.values(), *self._queues.values())]
             await lifetimes.cancel_all(pumps, ABANDON_GRACE_S)
-            # Requests under way may end well; their results still count.
-            await lifetimes.abandon_producer(self._producer, ABANDON_GRACE_S)
+            abandoned = False
             wait_s = REBUILD_WAIT_S
             while True:
                 try:
+                    if not abandoned:
+                        abandoned = True
+                        # Requests under way may end well; their results still count.
+                        await lifetimes.abandon_producer(self._producer, ABANDON_GRACE_S)
                     self._producer = await self._connect()
                     break
-                except BrokerError as error:
-                    # Until it comes back the senders wait, each for its own timeout.
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it is (a certificate may be missing while it is renewed), without a
+                    # producer nothing is ever sent again. The senders wait, each for its own timeout.
                     log.warning("replacing the producer failed, trying again: %s", error)
                     await self._runtime.sleep(wait_s)
                     wait_s = min(2 * wait_s, REBUILD_WAIT_MOST_S)

@@ -135,6 +135,7 @@ class Pumps(ABC):
         producer, epoch = self._producer, self._epoch
         while queue.waiting:
             send = next(iter(queue.waiting))
+            send.handed = True
             try:
                 result = await producer.send(
                     send.topic,

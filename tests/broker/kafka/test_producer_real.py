@@ -36,8 +36,9 @@ def swallow_batch(producer: KafkaProducer, topic: str, partition: int = 0) -> No
 
 
 async def test_order_while_the_metadata_is_missing(kafka: KafkaBroker) -> None:
-    topic = await make_topic(kafka, partitions=1)
     async with producing(kafka) as producer, asyncio.timeout(LIMIT_S):
+        # After the start, at which a producer learns of every topic there is.
+        topic = await make_topic(kafka, partitions=1)
         first = numbered(producer, topic, 100)
         await asyncio.sleep(0)
         assert topic in producer._unplaced
