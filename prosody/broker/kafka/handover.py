@@ -30,7 +30,7 @@ from prosody.broker.kafka.rebalance import Assignment
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from prosody.broker.kafka.rebalance import Holding
+    from prosody.broker.kafka.holding import Holding
     from prosody.broker.protocol import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -115,12 +115,11 @@ class CooperativeAssignment(Assignment):
             self._lose(tuple(self.held))
 
     def _note_positions(self) -> None:
-        """What aiokafka is about to forget."""
+        """What aiokafka is about to forget; where it did not have the position, ours is newer."""
         for tp in self.pollable:
             holding = self.held[tp]
-            position = internals.position(self._lower, holding.lower)
-            if position is not None:
-                holding.position = position
+            if holding.position is None:
+                holding.position = internals.position(self._lower, holding.lower)
 
     def _keep(self, tp: TopicPartition, holding: Holding, lower: Any) -> None:
         """A partition that stays: it goes on where it was."""
@@ -130,7 +129,7 @@ class CooperativeAssignment(Assignment):
         if holding.releasing:
             internals.pause(self._consumer, lower)
         elif holding.position is not None:
-            internals.place(self._consumer, lower, holding.position)
+            self._put(holding, holding.position)
 
     async def _hand_over(self, tp: TopicPartition, holding: Holding) -> None:
         """Drain and commit a partition that is to move, then claim it no more."""

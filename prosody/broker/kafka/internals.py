@@ -96,15 +96,19 @@ def position(state: Any, partition: Any) -> int | None:
     return offset
 
 
-def place(consumer: Any, partition: Any, offset: int) -> None:
-    """Have ``offset`` polled next; what is buffered from there on already is kept."""
+def place(consumer: Any, partition: Any, offset: int) -> bool:
+    """Have ``offset`` polled next; what is buffered from there on already is kept.
+
+    False when aiokafka has no state of the partition to set it in.
+    """
     fetcher = consumer._fetcher
     state = assignment_state(consumer)
     if state is None or state.state_value(partition) is None:
-        return  # taken away; the next assignment begins anew
+        return False
     buffered = fetcher._records.get(partition)
     if position(state, partition) != offset or hasattr(buffered, "check_raise"):
         consumer.seek(partition, offset)
+    return True
 
 
 def pause(consumer: Any, partition: Any) -> None:

@@ -12,10 +12,10 @@ from aiokafka.structs import OffsetAndMetadata
 from prosody.broker.kafka.eager import EagerAssignment
 from prosody.broker.kafka.handover import CooperativeAssignment
 from prosody.broker.protocol import TopicPartition
-from tests.support import FakeRuntime, settle
+from tests.support import FakeRuntime, run_virtual, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from prosody.broker.protocol import Start
 
@@ -156,3 +156,19 @@ class Stage:
     async def _ends(self, partitions: Any) -> dict[Any, int]:
         await self._answer()
         return {tp: self.ends.get(tp, 100) for tp in partitions}
+
+
+def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+    """Run a test with a stage of its own on a virtual loop, and leave no task behind."""
+
+    async def main() -> None:
+        stage = Stage()
+        await test(stage)
+        await stage.assignment.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    def run() -> None:
+        run_virtual(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka import TopicPartition as LowerPartition
@@ -13,27 +12,8 @@ from aiokafka.structs import OffsetAndMetadata
 from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.protocol import Start
 from prosody.errors import BrokerError
-from tests.broker.kafka.stage import ONE, THREE, TWO, Stage
+from tests.broker.kafka.stage import ONE, THREE, TWO, Stage, on_stage
 from tests.support import run_virtual, settle
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-
-def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
-    """Run a test with a stage of its own on a virtual loop, and leave no task behind."""
-
-    async def main() -> None:
-        stage = Stage()
-        await test(stage)
-        await stage.assignment.close()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    def run() -> None:
-        run_virtual(main())
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
 
 
 @on_stage
