@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 REJOIN_PAUSE_S = 0.25
 """How long a drained partition waits for others that drain too, so that one join serves them all."""
+LEAVE_PAUSE_S = 1.0
+"""A member that leaves sooner gives up everything at once, by leaving, without a join before it."""
 
 
 class CooperativeAssignment(Assignment):
@@ -51,7 +53,10 @@ class CooperativeAssignment(Assignment):
         self._rejoining = False
 
     def leaving(self) -> None:
-        self._leaving = True
+        """Claim as one that leaves: what has drained before the slowest partition goes ahead of it."""
+        if not self._leaving:
+            self._leaving = True
+            self._spawn(self._offer_soon(), "leave")
 
     # -- said by the assignor -------------------------------------------------------------------------
 
@@ -138,6 +143,13 @@ class CooperativeAssignment(Assignment):
         if self.held.get(tp) is holding:
             del self.held[tp]
             self._rejoin()
+
+    async def _offer_soon(self) -> None:
+        """Have the group look at the claims, in which the leader finds that everything is to move."""
+        await self._runtime.sleep(LEAVE_PAUSE_S)
+        await self.settled()
+        if self.held:
+            internals.request_rejoin(self._consumer)
 
     def _rejoin(self) -> None:
         """Have the group look at the claims again, once for all that drain at about the same time."""

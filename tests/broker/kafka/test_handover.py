@@ -9,6 +9,7 @@ from aiokafka import TopicPartition as LowerPartition
 from aiokafka import errors as lower
 from aiokafka.structs import OffsetAndMetadata
 
+from prosody.broker.kafka.handover import LEAVE_PAUSE_S
 from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.protocol import Start
 from prosody.errors import BrokerError
@@ -303,3 +304,34 @@ def test_the_bounds_of_a_fetch() -> None:
     assert partition_fetch_bytes(1 << 30, 1) == 1 << 20
     assert partition_fetch_bytes(1 << 20, 10_000) == 16 * 1024
     assert partition_fetch_bytes(1 << 20, 0) == 1 << 20
+
+
+@on_stage
+async def test_who_leaves_and_is_not_done_soon_asks_to_be_relieved(stage: Stage) -> None:
+    await stage.join(ONE, TWO)
+    stage.assignment.leaving()
+    stage.assignment.leaving()
+    await asyncio.sleep(LEAVE_PAUSE_S - 0.1)
+    assert stage.rejoins == 0  # a member that stops by then needs no join
+    await asyncio.sleep(1.0)
+    assert stage.rejoins == 1
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    stage.listener.revoke = lambda tps: ended if ONE in tps else asyncio.sleep(0)
+    await stage.join(ONE, TWO, release={ONE, TWO})
+    await asyncio.sleep(1.0)
+    assert stage.rejoins == 2
+    await stage.join(ONE, release={ONE})
+    assert stage.claim.leaving
+    assert stage.claim.partitions == {ONE}
+    stage.assignment.require([ONE], "commit")
+    ended.set_result(None)
+    await settle()
+    assert not stage.assignment.held
+
+
+@on_stage
+async def test_who_leaves_and_holds_nothing_asks_for_nothing(stage: Stage) -> None:
+    await stage.join()
+    stage.assignment.leaving()
+    await asyncio.sleep(5.0)
+    assert stage.rejoins == 0
