@@ -108,6 +108,7 @@ class KafkaConsumer:
         self._assignment = assignment = self._make_assignment(consumer, listener)
         self._commits = Commits(consumer, assignment, settings.group_id, self._runtime)
         self._starts = Starts(consumer, settings.group_id)
+        internals.on_metadata(consumer, assignment.topics_changed)
         # Only now, because start() of a subscribed consumer waits for its assignment, without limit.
         if subscription.pattern is None:
             consumer.subscribe(topics=subscription.names, listener=assignment)

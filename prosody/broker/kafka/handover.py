@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from prosody.broker.kafka import internals
 from prosody.broker.kafka.claims import Claim
+from prosody.broker.kafka.errors import mapped
 from prosody.broker.kafka.rebalance import Assignment
+from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -39,6 +41,9 @@ REJOIN_PAUSE_S = 0.25
 """How long a drained partition waits for others that drain too, so that one join serves them all."""
 LEAVE_PAUSE_S = 1.0
 """A member that leaves sooner gives up everything at once, by leaving, without a join before it."""
+TOPIC_LOOKS = 3
+TOPIC_LOOK_S = 1.0
+"""A topic that is missing so often, with such pauses, is deleted."""
 
 
 class CooperativeAssignment(Assignment):
@@ -51,6 +56,8 @@ class CooperativeAssignment(Assignment):
         self._leaving = False
         self._to_release: frozenset[TopicPartition] = frozenset()
         self._rejoining = False
+        self._doubted: set[str] = set()
+        """Topics that are looked for, as they were missing in the metadata."""
 
     def leaving(self) -> None:
         """Claim as one that leaves: what has drained before the slowest partition goes ahead of it."""
@@ -113,7 +120,38 @@ class CooperativeAssignment(Assignment):
             self._take({tp: lower for tp, lower in fresh.items() if tp not in outdated})
         self._on_pollable()
 
+    def topics_changed(self, _: object = None) -> None:
+        """There is new metadata. A topic that is missing there may be deleted: then its partitions go."""
+        for topic in {tp.topic for tp in self.held} - self._doubted:
+            if not internals.knows_topic(self._consumer, topic):
+                self._doubted.add(topic)
+                self._spawn(self._look_for(topic), f"look for {topic}")
+
     # -- steps -------------------------------------------------------------------------------------------
+
+    async def _look_for(self, topic: str) -> None:
+        """Give up the partitions of a topic when no broker knows it, asked again and again.
+
+        One answer is not enough: a broker that has just come back may not know all topics yet.
+        """
+        missed = 0
+        while missed < TOPIC_LOOKS:
+            await self._runtime.sleep(TOPIC_LOOK_S)
+            try:
+                with mapped("topics"):
+                    names = await internals.topic_names(self._consumer)
+            except BrokerError:
+                continue  # nobody has said anything
+            if topic in names:
+                self._doubted.discard(topic)
+                return
+            missed += 1
+        self._doubted.discard(topic)
+        gone = [tp for tp in self.held if tp.topic == topic]
+        if gone:
+            log.warning("topic %r is gone, its partitions are given up", topic)
+            self._lose(gone)
+            self._rejoin()
 
     def _lose_if_reset(self) -> None:
         if self.held and not self._same_member():

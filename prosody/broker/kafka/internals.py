@@ -12,7 +12,7 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.admin import DescribeGroupsRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 
@@ -199,6 +199,16 @@ async def describe_group(consumer: Any, group_id: str) -> GroupDescription:
     )
     found = response.groups[0]
     return GroupDescription(found[2], found[3], found[4])
+
+
+def knows_topic(consumer: Any, topic: str) -> bool:
+    """Whether a topic is in the metadata that the consumer goes by."""
+    return consumer._client.cluster.partitions_for_topic(topic) is not None
+
+
+def on_metadata(consumer: Any, listener: Callable[[object], None]) -> None:
+    """Have ``listener`` called after each update of the metadata."""
+    consumer._client.cluster.add_listener(listener)
 
 
 async def topic_names(consumer: Any) -> frozenset[str]:

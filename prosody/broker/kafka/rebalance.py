@@ -79,6 +79,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
     def leaving(self) -> None:
         """Take no more partitions."""
 
+    def topics_changed(self, _: object = None) -> None:
+        """There is new metadata."""
+
     async def close(self) -> None:
         """No partition is held, no listener called and no task running any more."""
         self._closed = True

@@ -61,7 +61,17 @@ class Stage:
         self.fetcher = SimpleNamespace(_max_partition_fetch_bytes=0, _records={})
         self.subscription = SimpleNamespace(assignment=None)
         self.states: dict[Any, SimpleNamespace] = {}
+        self.unknown: set[str] = set()
+        """Topics that the consumer's metadata does not have."""
+        self.listed: list[set[str] | Exception] = []
+        """What brokers list from now on; the last one goes on."""
         self.consumer: Any = SimpleNamespace(
+            _client=SimpleNamespace(
+                cluster=SimpleNamespace(
+                    partitions_for_topic=lambda topic: None if topic in self.unknown else {0}
+                ),
+                fetch_all_metadata=self._list,
+            ),
             _coordinator=self.coordinator,
             _fetcher=self.fetcher,
             _subscription=SimpleNamespace(
@@ -144,6 +154,13 @@ class Stage:
         await asyncio.sleep(0)
         if self.failures:
             raise self.failures.pop(0)
+
+    async def _list(self) -> Any:
+        await asyncio.sleep(0)
+        names = self.listed.pop(0) if len(self.listed) > 1 else self.listed[0]
+        if isinstance(names, Exception):
+            raise names
+        return SimpleNamespace(topics=lambda exclude_internal_topics: names)
 
     async def _committed(self, partitions: Any) -> dict[Any, OffsetAndMetadata]:
         await self._answer()

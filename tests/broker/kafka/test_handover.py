@@ -9,7 +9,7 @@ from aiokafka import TopicPartition as LowerPartition
 from aiokafka import errors as lower
 from aiokafka.structs import OffsetAndMetadata
 
-from prosody.broker.kafka.handover import LEAVE_PAUSE_S
+from prosody.broker.kafka.handover import LEAVE_PAUSE_S, TOPIC_LOOK_S
 from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.protocol import Start
 from prosody.errors import BrokerError
@@ -335,3 +335,45 @@ async def test_who_leaves_and_holds_nothing_asks_for_nothing(stage: Stage) -> No
     stage.assignment.leaving()
     await asyncio.sleep(5.0)
     assert stage.rejoins == 0
+
+
+@on_stage
+async def test_a_topic_that_no_broker_lists_is_given_up(stage: Stage) -> None:
+    await stage.join(ONE, TWO)
+    stage.assignment.topics_changed()
+    stage.unknown.add("t")
+    stage.listed = [lower.NodeNotReadyError(), set(), {"other"}, lower.KafkaError(), set()]
+    stage.assignment.topics_changed()
+    stage.assignment.topics_changed()  # looked for once
+    await asyncio.sleep(4 * TOPIC_LOOK_S + 0.5)
+    assert stage.listener.names() == ["assigned"]
+    await asyncio.sleep(1.0)
+    assert stage.listener.events[1:] == [("lost", frozenset({ONE, TWO}))]
+    assert stage.rejoins == 1
+    await stage.join()
+    assert stage.claim.partitions == frozenset()
+
+
+@on_stage
+async def test_a_topic_that_some_broker_lists_is_kept(stage: Stage) -> None:
+    await stage.join(ONE)
+    stage.unknown.add("t")
+    stage.listed = [set(), set(), {"t"}, set()]
+    stage.assignment.topics_changed()
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned"]
+    assert set(stage.assignment.pollable) == {ONE}
+    stage.assignment.topics_changed()  # and looked for again, when it is missing again
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned", "lost"]
+
+
+@on_stage
+async def test_a_topic_given_up_meanwhile_is_nobodys_loss(stage: Stage) -> None:
+    await stage.join(ONE)
+    stage.unknown.add("t")
+    stage.listed = [set()]
+    stage.assignment.topics_changed()
+    await stage.join(ONE, release={ONE})
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned", "revoked"]

@@ -13,6 +13,7 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.protocol.metadata import MetadataResponse_v0
 
 from prosody.broker.kafka import internals, lifetimes
 from prosody.broker.protocol import TopicPartition
@@ -234,3 +235,15 @@ async def test_an_abandoned_producer_leaves_no_request_to_any_silent_broker() ->
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     assert not producer._sender.prosody_requests
+
+
+async def test_news_of_the_topics(consumer: Any) -> None:
+    news: list[object] = []
+    cluster = consumer._client.cluster
+    internals.on_metadata(consumer, news.append)
+    assert not internals.knows_topic(consumer, "t")
+    cluster.update_metadata(
+        MetadataResponse_v0([(1, "host", 9092)], [(0, "t", [(0, 0, 1, [1], [1])])])
+    )
+    assert news == [cluster]
+    assert internals.knows_topic(consumer, "t")
