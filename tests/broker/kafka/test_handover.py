@@ -60,6 +60,7 @@ async def test_what_moves_is_drained_while_assigned_and_then_not_claimed(stage: 
     assert stage.states[LowerPartition(*TWO)].paused
     stage.assignment.require([ONE, TWO], "commit")  # until the revoke has ended
     await stage.join(ONE, TWO, release={TWO})  # somebody else joined: asked again, told once
+    assert stage.states[LowerPartition(*TWO)].paused, "aiokafka forgets that too"
     assert stage.claim.partitions == {ONE, TWO}
     assert stage.listener.names().count("revoked") == 1
     assert stage.rejoins == 0
@@ -171,6 +172,20 @@ async def test_lost_while_it_drains(stage: Stage) -> None:
 
 
 @on_stage
+async def test_lost_while_it_drains_and_back(stage: Stage) -> None:
+    """The end of the old drain lets go of nothing that was assigned since."""
+    await stage.join(ONE)
+    stage.listener.revoke = lambda _: asyncio.sleep(5.0)
+    await stage.join(ONE, release={ONE})
+    stage.reset("another")
+    await stage.join(ONE)
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned", "revoked", "lost", "assigned"]
+    assert set(stage.assignment.held) == {ONE}
+    assert stage.rejoins == 0
+
+
+@on_stage
 async def test_a_leaving_member_takes_nothing(stage: Stage) -> None:
     await stage.join(ONE)
     stage.assignment.leaving()
@@ -254,6 +269,22 @@ async def test_retention_passes_a_position(stage: Stage) -> None:
     assert stage.position(ONE) == 50
     assert stage.listener.names() == ["assigned"]
     assert set(stage.assignment.pollable) == {ONE}
+
+
+def test_what_retention_took_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        stage = Stage()
+        stage.committed[ONE] = OffsetAndMetadata(7, "note")
+        stage.beginnings[ONE] = 50
+        await stage.join(ONE)
+        stage.beginnings[ONE] = 90
+        stage.assignment.out_of_range(ONE, 60)
+        await settle()
+        await stage.assignment.close()
+
+    run_virtual(main())
+    assert "records of t/1 at offsets 7 to 49 are gone" in caplog.text
+    assert "records of t/1 at offsets 60 to 89 are gone" in caplog.text
 
 
 @on_stage
