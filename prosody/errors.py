@@ -111,7 +111,7 @@ class SendTimeoutError(SendError, TimeoutError):
 
 
 class RecordTooLargeError(SendError):
-    """The record is larger than the broker, or its topic, takes; sending it again cannot help."""
+    """The record is larger than the client, the broker or the topic takes; it never will be taken."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retriable=False)

@@ -93,14 +93,20 @@ def one_too_high(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_single_flight(patch: pytest.MonkeyPatch) -> None:
-    push = partition.Partition.push
+    patch.setattr(partition, "KeyQueue", _EachAlone)
 
-    def push_alone(self: Any, run: Run, now: float) -> None:
-        run.key = f"{run.key} {run.record.offset}"
-        run.place = (self.number, run.key)
-        push(self, run, now)
 
-    patch.setattr(partition.Partition, "push", push_alone)
+class _EachAlone:
+    """A key queue that takes each entry for one of another key."""
+
+    def __init__(self) -> None:
+        self._keys = KeyQueue()
+        self.pop, self.done, self.clear = self._keys.pop, self._keys.done, self._keys.clear
+
+    def push(self, key: str, run: Run) -> bool:
+        run.key = f"{key} {run.record.offset}"
+        run.place = (run.partition.number, run.key)
+        return self._keys.push(run.key, run)
 
 
 def no_note_written(patch: pytest.MonkeyPatch) -> None:

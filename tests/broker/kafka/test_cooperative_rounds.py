@@ -52,16 +52,18 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
         "            release[owner].add(tp)",
         "            assigned[owner].remove(tp)",
     ),
-    "claims of unknown topics count": (
+    "claims of unknown topics are void": (
         cooperative,
-        "tp.topic in topics and partitions.get(tp.topic) is not None",
-        "tp.topic in topics",
+        "    for tp, owner in owners.items():\n",
+        "    owners = {tp: m for tp, m in owners.items() if tp.topic in known}\n"
+        "    for tp, owner in owners.items():\n",
     ),
-    "claims of topics not subscribed to count": (cooperative, "tp.topic in topics and ", ""),
+    "claims of topics not subscribed to count": (cooperative, "if tp.topic in topics:", "if True:"),
     "claims beyond the leader's count are void": (
         cooperative,
-        "partitions.get(tp.topic) is not None",
-        "(partitions.get(tp.topic) or 0) > tp.partition",
+        "    for tp, owner in owners.items():\n",
+        "    owners = {tp: m for tp, m in owners.items() if tp.partition < known.get(tp.topic, 99)}\n"
+        "    for tp, owner in owners.items():\n",
     ),
     "a member of another version is given partitions": (
         cooperative,

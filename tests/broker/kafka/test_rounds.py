@@ -62,6 +62,23 @@ def test_a_fault_tells_its_whole_history_and_how_to_replay_it(
     assert last == "replay with: python -m tests.broker.kafka.rounds_world --graceful 0"
 
 
+def test_fifty_join_at_once() -> None:
+    """Into a group of one that holds everything and is at work."""
+
+    async def main() -> None:
+        world = World(1, graceful=True)
+        world.topics["t0"] = 120
+        world._grow("t0")
+        world.join()
+        await asyncio.sleep(5.0)
+        for _ in range(50):
+            world.join()
+        await world.play(0)
+        assert world.group.failed
+
+    run_virtual(main())
+
+
 def _claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = handover.CooperativeAssignment.claim
     monkeypatch.setattr(
