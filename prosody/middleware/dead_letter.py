@@ -63,7 +63,7 @@ class DeadLetterWriter:
         record = run.record
         value = record.value
         headers = self._headers(run, error)
-        failures = 0
+        failures = refusals = 0
         while True:
             try:
                 sent = await self._sender.send_record(
@@ -73,7 +73,9 @@ class DeadLetterWriter:
                 # The message must not get lost, so the write is repeated; without its value only if
                 # it is that which the broker will never take.
                 failures += 1
-                if isinstance(failure, RecordTooLargeError) and value is not None:
+                refusals = refusals + 1 if isinstance(failure, RecordTooLargeError) else 0
+                # The second time in a row: a broker refuses whole batches, perhaps for a neighbour's size.
+                if refusals == 2 and value is not None:
                     headers = [*headers, ("source-value-dropped", str(len(value)).encode())]
                     value = None
                     _log.error(

@@ -173,6 +173,7 @@ class FakeConsumer:
         self.joined.set()
         self.told: list[str] = []
         self.problem: str | None = None
+        self.unreadable: dict[TopicPartition, str] = {}
         self.seeks: list[tuple[TopicPartition, int]] = []
         self.polls: list[frozenset[TopicPartition]] = []
         self.errors: list[Exception] = []

@@ -125,8 +125,17 @@ async def test_what_is_refused_for_another_reason_keeps_its_value() -> None:
     assert "source-value-dropped" not in dict(headers)
 
 
+async def test_what_is_refused_for_the_size_of_a_neighbour_keeps_its_value() -> None:
+    """A broker refuses a whole batch; alone, the record passes."""
+    sender = Sender(
+        RecordTooLargeError("too large"), SendError("busy"), RecordTooLargeError("again")
+    )
+    assert await writer(sender).write(make_run(record=record()), ValueError("why")) is True
+    assert sender.sent[0][2] == b"{value"
+
+
 async def test_what_is_too_large_is_written_without_its_value() -> None:
-    sender = Sender(RecordTooLargeError("too large"), SendError("busy"))
+    sender = Sender(*[RecordTooLargeError("too large")] * 2, SendError("busy"))
     assert await writer(sender).write(make_run(record=record()), ValueError("why")) is True
     ((_, key, value, headers),) = sender.sent
     assert (key, value) == (b"\xffkey", None)
