@@ -116,3 +116,28 @@ def test_a_key_that_monopolises_is_held_back_and_everything_is_handled_in_order(
         await place.nothing_left()
 
     run_simulated(main)
+
+
+def test_hours_of_failures_end_within_the_longest_wait() -> None:
+    hours_s = 5 * 3_600.0
+
+    async def main(place: Place) -> None:
+        await place.create_topic(partitions=1)
+
+        async def down_for_hours(context: Context, message: Message) -> None:
+            if message.key == "failing" and place.runtime.monotonic() < hours_s:
+                raise ConnectionError("the dependency of this key is down")
+
+        recorder = Recorder(down_for_hours)
+        await place.put_many([(b"failing", 0), (b"healthy", 1), (b"failing", 2), (b"healthy", 3)])
+        await place.client(mode="pipeline", max_retry_delay=300.0).subscribe(recorder)
+        await asyncio.sleep(1.0)
+        assert recorder.by_key() == {"healthy": [1, 3]}
+        await asyncio.sleep(hours_s - 2.0)
+        # Waits are 150 s on average, once they have grown.
+        assert 80 < len(recorder.attempts) < 250
+        await asyncio.sleep(302.0)
+        assert recorder.by_key()["failing"] == [0, 2]
+        await place.nothing_left()
+
+    run_simulated(main)

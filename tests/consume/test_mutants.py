@@ -185,6 +185,13 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "if not await self._writer.write(run, outcome.error):",
         "if False:",
     ),
+    "an offset is done before its dead letter is written": (
+        "middleware.dead_letter",
+        "                if not await self._writer.write(run, outcome.error):\n"
+        "                    return ABANDONED\n",
+        "                import asyncio\n"
+        "                self.writing = asyncio.ensure_future(self._writer.write(run, outcome.error))\n",
+    ),
     "a revoke does not stop admission": (
         "consume.partition",
         "    def _stop_admission(self) -> None:\n        self.running = False\n",
