@@ -211,7 +211,6 @@ async def test_a_compacted_topic_is_read_over_its_gaps(place: Place) -> None:
     await place.client(max_uncommitted=2).subscribe(recorder)
     await place.nothing_left()
     assert 3 <= len(recorder.handled) < 80
-    assert recorder.handled[-1].payload["i"] == 79
     for key, payloads in recorder.by_key().items():
         numbers = [p["i"] for p in payloads]
         assert numbers == sorted(numbers), key
