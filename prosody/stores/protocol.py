@@ -6,11 +6,13 @@ one in memory (``memory.py``). One contract suite (``tests/stores/``) runs over 
 Rules a store keeps
 -------------------
 * All calls come from one event loop and none blocks it. Each ends within a deadline of the store's own.
-* Failures are raised as ``prosody.errors.StoreError``, never as an error of a lower library; while a store
-  counts as down, calls fail at once with its subclass ``StoreDownError``. ``asyncio.CancelledError`` passes.
+* Failures are raised as ``prosody.errors.StoreError``, never as an error of a lower library; while a
+  store counts as down, calls fail at once with its subclass ``StoreDownError``.
+  ``asyncio.CancelledError`` passes.
 * The owner of a partition is the only one who writes to its segment, and never makes two calls about one
   key of a segment at the same time. So a store may read and then write without a lock, and may remember
-  what it wrote, for as long as the segment is open.
+  what it wrote, for as long as the segment is open: from ``TimerStore.open``, which comes before all
+  other calls about a segment each time a partition is assigned, those about deferred work included.
 * What a call wrote is durable when it returns. A write that failed or was cancelled may have happened.
 * The content outlives every consumer: the one in memory belongs to the embedded cluster.
 """
@@ -85,7 +87,8 @@ class TimerStore(Protocol):
     ) -> Sequence[StoredTimer]:
         """The next timers in the order of their places, beyond ``after``, up to the second ``until``.
 
-        At most ``limit`` (1 or more); fewer mean that there are no more. What lies in the far future
+        At most ``limit`` (1 or more); fewer mean that there are no more. Timers of one second and kind
+        come in an order of the store's own, in which ``after`` is understood too. What lies in the far future
         costs nothing, and neither does what has been removed long ago, if ``passed`` told so.
         """
         ...
@@ -153,7 +156,16 @@ class DeferredQueue(NamedTuple):
     failures: int
     """How often the head has failed."""
     error: str
-    """The text of its last failure, at most 500 characters."""
+    """The text of its last failure, at most ``ERROR_CHARS_MAX`` characters."""
+
+
+ERROR_CHARS_MAX = 500
+"""Characters kept of an error's text."""
+
+
+def shorten_error(text: str) -> str:
+    """The text of an error as it is kept."""
+    return text if len(text) <= ERROR_CHARS_MAX else text[: ERROR_CHARS_MAX - 1] + "…"
 
 
 class DeferStore(Protocol):
@@ -171,14 +183,18 @@ class DeferStore(Protocol):
     ) -> None:
         """Begin a queue with its first entry, which has failed once.
 
-        Where a queue is left over from before (after a crash), the entry joins it.
+        Where a queue is left over from before (after a crash), the entry joins it: below all of it as
+        its new head, else in its place behind a head whose failures stay as they are. One that is
+        there already changes nothing.
         """
         ...
 
-    async def append(
-        self, segment: Segment, kind: DeferredKind, key: str, entry: Deferred
-    ) -> None:
-        """Put an entry into a queue that is there. The same position again changes nothing."""
+    async def append(self, segment: Segment, kind: DeferredKind, key: str, entry: Deferred) -> None:
+        """Put an entry into a queue that is there. The same position again changes nothing.
+
+        An entry below the head becomes the head, and has not failed. Where there is no queue after all,
+        it begins one.
+        """
         ...
 
     async def queue(self, segment: Segment, kind: DeferredKind, key: str) -> DeferredQueue | None:
@@ -188,13 +204,15 @@ class DeferStore(Protocol):
     async def failed(
         self, segment: Segment, kind: DeferredKind, key: str, failures: int, error: str
     ) -> None:
-        """Note how often the head of a queue has failed."""
+        """Note how often the head of a queue has failed; nothing happens where there is no queue."""
         ...
 
     async def advance(
         self, segment: Segment, kind: DeferredKind, key: str, position: int
     ) -> DeferredQueue | None:
-        """Remove the entry at ``position``, which is done with; what is at the head now has not failed.
+        """Remove the entry at ``position``, which is done with.
+
+        After the head, what is at the head now has not failed. An entry that is not there is no error.
 
         :returns: what is left; None when that was the last entry, and the key has no queue any more.
         """
