@@ -88,8 +88,8 @@ class TimerStore(Protocol):
         """The next timers in the order of their places, beyond ``after``, up to the second ``until``.
 
         At most ``limit`` (1 or more); fewer mean that there are no more. Timers of one second and kind
-        come in an order of the store's own, in which ``after`` is understood too. What lies in the far future
-        costs nothing, and neither does what has been removed long ago, if ``passed`` told so.
+        come in an order of the store's own, in which ``after`` is understood too. What lies in the far
+        future costs nothing, and neither does what was removed long ago, if ``passed`` told so.
         """
         ...
 

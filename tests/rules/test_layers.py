@@ -103,7 +103,7 @@ def violations(source: Source) -> list[str]:
         allowed = LAYERS[own] | (TYPES_ONLY.get(own, set()) if types else set())
         whole = part.partition("/")[0] if part not in LAYERS else part
         same = own in (part, whole)
-        if not (same or part in allowed or allowed == ANY or "*" in allowed):
+        if not (same or {part, whole} & allowed or allowed == ANY or "*" in allowed):
             bad.append(f"{source.name}:{line} imports {module}{' for types' if types else ''}")
     return bad
 

@@ -1,0 +1,108 @@
+"""The kinds of operations: how a group of each becomes one statement, and its answer their results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from cassandra.query import BatchStatement, BatchType, BoundStatement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prosody.stores.cassandra.bridge import Rows
+
+GROUP_KEYS: Final = 50
+"""Operations in a group; more gain nothing (measured), and cost more when one has to be repeated."""
+
+
+class Kind(Protocol):
+    """One kind. Instances are compared by identity."""
+
+    most: int
+    """Operations in a group."""
+    doing: str
+    """What fails, for an error's text."""
+
+    def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
+        """One statement for all, and where to continue."""
+        ...
+
+    def results(
+        self, values: Sequence[Any], rows: Rows | None, paging_state: bytes | None
+    ) -> Sequence[Any]:
+        """The result of each."""
+        ...
+
+
+class Reads:
+    """Statements by themselves; a value is (bound statement, paging state), a result (rows, state)."""
+
+    most = 1
+    doing = "reading from Cassandra"
+
+    def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
+        statement: tuple[Any, bytes | None] = values[0]
+        return statement
+
+    def results(
+        self, values: Sequence[Any], rows: Rows | None, paging_state: bytes | None
+    ) -> Sequence[Any]:
+        return [(rows or [], paging_state)] * len(values)
+
+
+class Writes:
+    """Bound statements that write, in unlogged batches; no results.
+
+    A batch across partitions is several writes in one envelope, nothing more: it is not atomic, and
+    nobody here relies on that. All of one batch have one timestamp, so no caller may put two writes to
+    the same row into one turn.
+    """
+
+    most = GROUP_KEYS
+    doing = "writing to Cassandra"
+
+    def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
+        if len(values) == 1:
+            return values[0], None
+        batch = BatchStatement(batch_type=BatchType.UNLOGGED)
+        batch.is_idempotent = True
+        for bound in values:
+            batch.add(bound)
+        return batch, None
+
+    def results(
+        self, values: Sequence[Any], rows: Rows | None, paging_state: bytes | None
+    ) -> Sequence[Any]:
+        return [None] * len(values)
+
+
+class _Routed(BoundStatement):  # type: ignore[misc]  # the driver has no types
+    """A bound statement sent where its first key is; of ``IN ?`` the driver does not find that out."""
+
+    routing_key: bytes | None = None
+
+
+class Lookups:
+    """Whether keys exist, by one ``IN ?``; a value is a key, a result whether there is a row of it."""
+
+    most = GROUP_KEYS
+    doing = "reading from Cassandra"
+
+    def __init__(self, prepared: Any) -> None:
+        """
+        :param prepared: ``SELECT key ... WHERE key IN ?`` on the one column of a partition key.
+        """
+        self._prepared = prepared
+        self._key_type = prepared.column_metadata[0].type.subtypes[0]
+
+    def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
+        bound = _Routed(self._prepared)
+        bound.bind([list(values)])
+        bound.routing_key = self._key_type.serialize(values[0], self._prepared.protocol_version)
+        return bound, None
+
+    def results(
+        self, values: Sequence[Any], rows: Rows | None, paging_state: bytes | None
+    ) -> Sequence[Any]:
+        found = {row[0] for row in rows or ()}
+        return [value in found for value in values]
