@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from cassandra.query import BatchStatement, BatchType, BoundStatement
+from cassandra.query import BatchStatement, BatchType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prosody.stores.cassandra.bridge import Rows
+    from prosody.stores.cassandra.statements import Prepared
 
 GROUP_KEYS: Final = 50
 """Operations in a group; more gain nothing (measured), and cost more when one has to be repeated."""
@@ -76,29 +77,22 @@ class Writes:
         return [None] * len(values)
 
 
-class _Routed(BoundStatement):  # type: ignore[misc]  # the driver has no types
-    """A bound statement sent where its first key is; of ``IN ?`` the driver does not find that out."""
-
-    routing_key: bytes | None = None
-
-
 class Lookups:
     """Whether keys exist, by one ``IN ?``; a value is a key, a result whether there is a row of it."""
 
     most = GROUP_KEYS
     doing = "reading from Cassandra"
 
-    def __init__(self, prepared: Any) -> None:
+    def __init__(self, prepared: Prepared) -> None:
         """
-        :param prepared: ``SELECT key ... WHERE key IN ?`` on the one column of a partition key.
+        :param prepared: ``SELECT key ... WHERE key IN ?`` on the one ``uuid`` of a partition key.
         """
         self._prepared = prepared
-        self._key_type = prepared.column_metadata[0].type.subtypes[0]
 
     def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
-        bound = _Routed(self._prepared)
-        bound.bind([list(values)])
-        bound.routing_key = self._key_type.serialize(values[0], self._prepared.protocol_version)
+        bound = self._prepared.bind(list(values))
+        # To where the first one is; the driver would take any node for an IN.
+        bound.routing_key = values[0].bytes
         return bound, None
 
     def results(

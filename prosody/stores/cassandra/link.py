@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prosody.errors import StoreError
-from prosody.stores.cassandra.errors import store_error
 from prosody.stores.cassandra.kinds import Lookups, Reads, Writes
+from prosody.stores.cassandra.statements import Prepared
 
 if TYPE_CHECKING:
     import uuid
@@ -27,10 +27,10 @@ class Link:
 
     def __init__(self, groups: Groups, prepared: Mapping[str, Any]) -> None:
         self.groups = groups
-        self._prepared = prepared
+        self._prepared = {name: Prepared(name, each) for name, each in prepared.items()}
         self._reads = Reads()
         self._writes = Writes()
-        self._seen = Lookups(prepared["dedup.seen"])
+        self._seen = Lookups(self._prepared["dedup.seen"])
 
     async def read(self, name: str, *values: Any) -> Rows:
         """All rows of a query."""
@@ -43,7 +43,7 @@ class Link:
         """The rows of a query, page by page; the next one is asked for when it is wanted."""
         state: bytes | None = None
         while True:
-            bound = self.bind(name, values)
+            bound = self._prepared[name].bind(*values)
             rows, state = await self.groups.submit(self._reads, (bound, state), None, 0)
             yield rows
             if state is None:
@@ -51,23 +51,13 @@ class Link:
 
     def write(self, name: str, *values: Any) -> asyncio.Future[None]:
         """Run a statement that writes, grouped with others; durable when the future is done."""
-        bound = self.bind(name, values)
+        bound = self._prepared[name].bind(*values)
         size = _ROW_BYTES + sum(len(v) for v in bound.values if isinstance(v, bytes))
         return self.groups.submit(self._writes, bound, bound.routing_key, size)
 
     def seen(self, identity: uuid.UUID) -> asyncio.Future[bool]:
         """Whether there is a deduplication record, grouped with others."""
         return self.groups.submit(self._seen, identity, identity.bytes, len(identity.bytes))
-
-    def bind(self, name: str, values: Iterable[Any]) -> Any:
-        """A prepared statement with its values.
-
-        :raises StoreError: a value cannot be written.
-        """
-        try:
-            return self._prepared[name].bind(tuple(values))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise store_error(f"Cassandra cannot take a value ({name})", error) from error
 
 
 async def all_done(futures: Iterable[asyncio.Future[None]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from prosody.errors import StoreError
 from prosody.stores.cassandra.breaker import Breaker
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from prosody.runtime import Runtime
     from prosody.stores.cassandra.bridge import Rows
     from prosody.stores.cassandra.settings import CassandraSettings
+
+
+KNOWN_LISTS: Final = 65_536
+"""Lists of replicas remembered; a cluster has one for each of its tokens."""
 
 
 class CassandraStores:
@@ -131,15 +135,25 @@ def _close_unwanted(connecting: asyncio.Future[Session]) -> None:
 
 
 def _replicas(session: Session, settings: CassandraSettings) -> Callable[[bytes], Hashable]:
-    """Which nodes of our datacentre hold a routing key's data."""
+    """Which nodes of our datacentre hold a routing key's data: a number for each such set."""
     metadata: Any = session.cluster.metadata
-    keyspace = settings.keyspace
-    datacenter = settings.datacenter
+    keyspace, datacenter = settings.keyspace, settings.datacenter
+    numbers: dict[frozenset[Any], int] = {}
+    # The token map answers with the same few lists over and over; hashing their nodes would take longer
+    # than all the rest. A list is kept, so that no other one gets its identity.
+    known: dict[int, tuple[Any, int]] = {}
 
     def replicas(routing_key: bytes) -> Hashable:
         hosts = metadata.get_replicas(keyspace, routing_key)
-        return frozenset(
+        if (found := known.get(id(hosts))) is not None:
+            return found[1]
+        nodes = frozenset(
             host for host in hosts if datacenter is None or host.datacenter == datacenter
         )
+        if len(known) >= KNOWN_LISTS:
+            known.clear()
+        number = numbers.setdefault(nodes, len(numbers))
+        known[id(hosts)] = (hosts, number)
+        return number
 
     return replicas
