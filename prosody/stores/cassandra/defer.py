@@ -21,7 +21,7 @@ from prosody.stores.protocol import Deferred, DeferredKind, DeferredQueue, short
 if TYPE_CHECKING:
     import asyncio
     import uuid
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from prosody.runtime import Runtime
     from prosody.stores.cassandra.link import Link
@@ -140,22 +140,24 @@ class CassandraDeferStore:
             return
         entry = new.head
         now = self._runtime.wall()
-        writes = [
-            link.write(
+
+        def writes() -> Iterator[asyncio.Future[None]]:
+            yield link.write(
                 "entries.put", whose.segment, int(whose.kind), whose.key, entry.position,
                 entry.timestamp_ms, dict(entry.trace), self._entry_ttl(whose.kind, entry, now),
-            )
-        ]  # fmt: skip
+            )  # fmt: skip
+            if queue is not None:
+                yield self._put_head(link, whose, queue, now)
+
+        queue: DeferredQueue | None = None
         if head is None or entry.position < head.queue.head.position:
-            await all_done([*writes, self._put_head(link, whose, new, now)])
-            self._remember(whose, _Head(new, now))
-            return
-        if now - head.written_s > self._retention_s:
+            queue = new
+        elif now - head.written_s > self._retention_s:
             # It must not expire before the entry does: written anew, it is kept for twice as long.
-            await all_done([*writes, self._put_head(link, whose, head.queue, now)])
-            self._remember(whose, _Head(head.queue, now))
-            return
-        await all_done(writes)
+            queue = head.queue
+        await all_done(writes())
+        if queue is not None:
+            self._remember(whose, _Head(queue, now))
 
     async def _head(self, link: Link, whose: _Key) -> _Head | None:
         known = (self._opened.get(whose.segment, 0), whose)
@@ -174,7 +176,7 @@ class CassandraDeferStore:
 
     async def _write_head(self, link: Link, whose: _Key, queue: DeferredQueue) -> None:
         now = self._runtime.wall()
-        await all_done([self._put_head(link, whose, queue, now)])
+        await self._put_head(link, whose, queue, now)
         self._remember(whose, _Head(queue, now))
 
     def _put_head(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 
 import cassandra
-from cassandra import cluster, connection, protocol
+from cassandra import cluster, connection, pool, protocol, query, segment
 
 from prosody.errors import StoreError
 
@@ -24,6 +24,9 @@ RETRIABLE: dict[type[BaseException], bool] = {
     cluster.NoHostAvailable: True,
     cluster.QueryExhausted: False,
     cluster.UserTypeDoesNotExist: False,
+    pool.NoConnectionsAvailable: True,
+    query.TraceUnavailable: False,
+    segment.CrcException: True,
     connection.ConnectionException: True,
     connection.ConnectionShutdown: True,
     connection.ConnectionBusy: True,
@@ -101,8 +104,9 @@ def is_outage(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """What the driver says, in a line."""
     if isinstance(error, cluster.NoHostAvailable):
-        # Its own text is a dictionary of hosts, without the types of the errors.
-        each = {str(host): reason(inner) for host, inner in dict(error.errors or {}).items()}
+        # Its own text is a dictionary of hosts, without the types of the errors; or a list of hosts.
+        hosts = error.errors if isinstance(error.errors, dict) else {}
+        each = {str(host): reason(inner) for host, inner in hosts.items()}
         told = "; ".join(f"{host}: {text}" for host, text in each.items())
         return f"no node takes requests ({told})" if told else "no node takes requests"
     if isinstance(error, cassandra.OperationTimedOut):

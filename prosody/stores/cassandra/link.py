@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ROW_BYTES = 48
-"""About what a row takes besides its values."""
+_VALUE_BYTES = 4
+"""About what a row takes in a batch besides its values, and what each value takes besides itself."""
 
 
 class Link:
@@ -52,7 +53,7 @@ class Link:
     def write(self, name: str, *values: Any) -> asyncio.Future[None]:
         """Run a statement that writes, grouped with others; durable when the future is done."""
         bound = self._prepared[name].bind(*values)
-        size = _ROW_BYTES + sum(len(v) for v in bound.values if isinstance(v, bytes))
+        size = _ROW_BYTES + sum(_VALUE_BYTES + len(v) for v in bound.values if isinstance(v, bytes))
         return self.groups.submit(self._writes, bound, bound.routing_key, size)
 
     def seen(self, identity: uuid.UUID) -> asyncio.Future[bool]:
@@ -63,11 +64,13 @@ class Link:
 async def all_done(futures: Iterable[asyncio.Future[None]]) -> None:
     """Wait until all are done, also when one has failed: no write of a call outlives it.
 
+    :param futures: made one after the other here, so that one that cannot be made undoes the others.
     :raises StoreError: the first failure.
     """
-    waiting = list(futures)
+    waiting: list[asyncio.Future[None]] = []
     failure: StoreError | None = None
     try:
+        waiting.extend(futures)
         for future in waiting:
             try:
                 await future
