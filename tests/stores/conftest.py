@@ -13,7 +13,7 @@ from prosody.broker.memory import MemoryCluster
 from prosody.runtime import SystemRuntime
 from prosody.stores.memory import MemoryStores, MemoryStoreState
 from prosody.stores.protocol import Segment
-from tests.stores.support import Place, drop_keyspace
+from tests.stores.support import Place, drop_keyspace, wait_for_login
 from tests.stores.tables import Tables, TableStores
 from tools.services import QUICK_JVM, CassandraServer
 
@@ -93,7 +93,9 @@ def own_cassandra() -> Iterator[CassandraServer]:
         jvm_options=("-Xms512m", "-Xmx512m", *QUICK_JVM),
     )
     try:
-        yield server.start()
+        server.start()
+        wait_for_login(server.address, "cassandra", "cassandra")
+        yield server
     finally:
         server.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from prosody.stores.protocol import Deferred, StoredTimer, TimerKind
@@ -94,6 +95,22 @@ def plain_session(address: str, user: str | None = None, password: str = "") -> 
     except BaseException:
         cluster.shutdown()
         raise
+
+
+def wait_for_login(address: str, user: str, password: str) -> None:
+    """A server answers a little before it has made its first user."""
+    from cassandra.cluster import NoHostAvailable
+
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            plain_session(address, user, password).cluster.shutdown()
+        except NoHostAvailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def drop_keyspace(address: str, name: str) -> None:

@@ -14,7 +14,7 @@ from cassandra import InvalidRequest, Unauthorized
 
 from prosody.errors import StoreError
 from prosody.stores.cassandra.errors import store_error
-from prosody.stores.cassandra.settings import CONNECT_TIMEOUT_S
+from prosody.stores.cassandra.settings import CONNECT_TIMEOUT_S, SCHEMA_TIMEOUT_S
 from prosody.stores.cassandra.tables import (
     MIGRATIONS,
     SCHEMA,
@@ -78,7 +78,7 @@ class SchemaKeeper:
         for attempt in range(TRIES):
             for statement in statements:
                 self._run(statement)
-            self._cluster.refresh_schema_metadata(max_schema_agreement_wait=CONNECT_TIMEOUT_S)
+            self._cluster.refresh_schema_metadata(max_schema_agreement_wait=SCHEMA_TIMEOUT_S)
             if not (statements := self._missing()):
                 return
             # Others are at it too, and not all nodes know of it yet.
@@ -131,9 +131,7 @@ class SchemaKeeper:
 
     def _run(self, statement: str) -> None:
         try:
-            self._session.execute(
-                statement, timeout=2 * CONNECT_TIMEOUT_S, host=self._coordinator()
-            )
+            self._session.execute(statement, timeout=SCHEMA_TIMEOUT_S, host=self._coordinator())
         except Unauthorized as error:
             rights = "MODIFY" if statement.startswith("INSERT") else "CREATE"
             raise self._forbidden(error, rights) from error

@@ -24,7 +24,7 @@ from prosody.stores.cassandra.faults import connect_error
 from prosody.stores.cassandra.placement import PreferredRackPolicy
 from prosody.stores.cassandra.queries import queries
 from prosody.stores.cassandra.schema import SchemaKeeper
-from prosody.stores.cassandra.settings import CONNECT_TIMEOUT_S
+from prosody.stores.cassandra.settings import CONNECT_TIMEOUT_S, SCHEMA_TIMEOUT_S
 from prosody.stores.cassandra.tables import quoted
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def _cluster(settings: CassandraSettings) -> Any:
         load_balancing_policy=PreferredRackPolicy(settings.datacenter, settings.rack),
         consistency_level=ConsistencyLevel.LOCAL_QUORUM,
         row_factory=tuple_factory,
-        request_timeout=settings.request_timeout_s,
+        # Of what is done while connecting; each request says its own.
+        request_timeout=CONNECT_TIMEOUT_S,
     )
     auth = None
     if settings.user is not None:
@@ -120,7 +121,7 @@ def _cluster(settings: CassandraSettings) -> Any:
             ),
             connect_timeout=CONNECT_TIMEOUT_S,
             control_connection_timeout=CONNECT_TIMEOUT_S,
-            max_schema_agreement_wait=CONNECT_TIMEOUT_S,
+            max_schema_agreement_wait=SCHEMA_TIMEOUT_S,
             idle_heartbeat_interval=HEARTBEAT_S,
             idle_heartbeat_timeout=HEARTBEAT_S,
             # Each node is told when it is first asked; all of them, one after another, would take long.

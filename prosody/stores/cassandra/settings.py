@@ -11,7 +11,9 @@ REQUEST_TIMEOUT_S: Final = 4.0
 STEP_TIMEOUT_S: Final = 10.0
 """Limit of one step of a call, repeated requests and the wait for a free place included."""
 CONNECT_TIMEOUT_S: Final = 10.0
-"""Limit of opening one connection, and of one statement about the schema."""
+"""Limit of opening one connection, and of preparing one statement."""
+SCHEMA_TIMEOUT_S: Final = 30.0
+"""Limit of one statement about the schema, and of the nodes' agreement about it."""
 
 TTL_MOST_S: Final = 630_720_000
 """The longest time-to-live Cassandra takes, 20 years."""
