@@ -191,6 +191,9 @@ class TableLink:
         loop.call_soon(run)
         return done
 
+    async def times_of(self, segment: Any, key: str, kind: int) -> Rows:
+        return await self.read("times.get", segment, key, kind)
+
     async def seen(self, identity: Any) -> bool:
         await asyncio.sleep(0)
         return identity in self._tables.dedup

@@ -10,6 +10,7 @@ import pytest
 from prosody.stores.hashing import key_hash
 from prosody.stores.protocol import Deferred, DeferredKind, DeferredQueue
 from tests.stores.support import deferred, hashes
+from tests.stores.tables import TableStores
 from tests.stores.test_contract_timers import KEYS
 
 if TYPE_CHECKING:
@@ -163,6 +164,30 @@ async def test_only_the_store_in_memory_keeps_the_record(
     assert found is not None
     assert found.head.content is (record if place.kind == "memory" else None)
     assert bare(found) == DeferredQueue(Deferred(1, 2, {}), 1, "e")
+
+
+async def test_knowing_all_keys_saves_reading_and_hides_nothing(
+    place: Place, stores: Stores, segment: Segment
+) -> None:
+    other = await place.stores()
+    await other.deferred.defer(segment, MESSAGE, "there", deferred(5), "boom")
+    await stores.timers.open(segment, 4)
+    pages = aiter(stores.deferred.hashes(segment, MESSAGE))
+    assert await anext(pages) == [key_hash("there")]
+    # While they are still being read.
+    await stores.deferred.defer(segment, MESSAGE, "meanwhile", deferred(1), "boom")
+    assert [page async for page in pages if page] == []
+    await stores.deferred.defer(segment, MESSAGE, "afterwards", deferred(2), "boom")
+    stores.deferred._heads = {} if place.kind != "memory" else None  # type: ignore[attr-defined]
+    wanted = {"there": 5, "meanwhile": 1, "afterwards": 2}
+    for key, position in wanted.items():
+        assert await stores.deferred.positions(segment, MESSAGE, key) == [position]
+    assert await stores.deferred.queue(segment, MESSAGE, "nobody") is None
+    if isinstance(stores, TableStores):
+        asked = stores.tables.asked
+        del asked[:]
+        await stores.deferred.defer(segment, MESSAGE, "new", deferred(3), "boom")
+        assert asked == []
 
 
 async def test_another_owner_is_seen_after_opening(

@@ -286,11 +286,32 @@ async def removed_rows_are_not_read_again(world: Callable[[], World]) -> None:
     assert len(w.tables.slabs[segment_id(SEGMENT)]) == 1
 
 
+async def known_keys(world: Callable[[], World]) -> None:
+    """Keys with a queue are found, when all are known and while they are being read."""
+    w = world()
+    for n in range(5):
+        await w.stores().deferred.defer(SEGMENT, MESSAGE, f"k{n}", deferred(n), "boom")
+    stores = w.stores()
+    await stores.timers.open(SEGMENT, 1)
+    pages = aiter(stores.deferred.hashes(SEGMENT, MESSAGE))
+    await anext(pages)
+    for n in range(5):
+        assert await stores.deferred.positions(SEGMENT, MESSAGE, f"k{n}") == [n]
+    await stores.deferred.defer(SEGMENT, MESSAGE, "meanwhile", deferred(7), "boom")
+    async for _ in pages:
+        pass
+    await stores.deferred.defer(SEGMENT, MESSAGE, "afterwards", deferred(8), "boom")
+    stores.deferred._heads.clear()
+    for key, position in (("k0", 0), ("k4", 4), ("meanwhile", 7), ("afterwards", 8)):
+        assert await stores.deferred.positions(SEGMENT, MESSAGE, key) == [position]
+
+
 SCENARIOS = {
     each.__name__: each
     for each in (
         adding, adding_late, removing, replacing, clearing, passing, nothing_deferred_is_lost,
         nothing_is_remembered_of_a_write_that_failed, removed_rows_are_not_read_again,
+        known_keys,
     )
 }  # fmt: skip
 

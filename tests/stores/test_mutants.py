@@ -115,6 +115,19 @@ STORES: dict[str, tuple[str, str, str, str]] = {
     ),
 }  # fmt: skip
 
+STORES["what is deferred is known while the hashes are read"] = (
+    "defer",
+    "        for sets in (self._named, self._naming):\n",
+    "        for sets in ():\n",
+    "known_keys",
+)
+STORES["keys count as known when all of them are"] = (
+    "defer",
+    "        self._naming[whose] = named\n",
+    "        self._naming[whose] = self._named[whose] = named\n",
+    "known_keys",
+)
+
 GROUPS: dict[str, tuple[str, str, str]] = {
     # rule: what stands there, what the mutant has, test of test_groups.py
     "a place is given back when its caller has gone": (

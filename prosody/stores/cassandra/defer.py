@@ -31,6 +31,10 @@ CACHED_QUEUES: Final = 65_536
 """Keys remembered, over all segments; those known to have no queue too."""
 
 
+MOST_NAMED: Final = 200_000
+"""Hashes of keys remembered for a segment and kind; of one with more, each key is asked for."""
+
+
 class _Head(NamedTuple):
     """A key's row."""
 
@@ -63,20 +67,39 @@ class CassandraDeferStore:
         """How often each segment was opened; nothing is remembered of one that never was."""
         self._heads: LRUCache[tuple[int, _Key], _Head | None] = LRUCache(CACHED_QUEUES)
 
+        self._named: dict[tuple[uuid.UUID, DeferredKind], set[int]] = {}
+        """The hashes of all keys that may have a queue, of segments whose hashes were all read."""
+        self._naming: dict[tuple[uuid.UUID, DeferredKind], set[int]] = {}
+        """The same, while they are being read."""
+
     def opened(self, segment: Segment) -> None:
         """The segment was opened anew: another owner may have written to it meanwhile."""
         identity = segment_id(segment)
         self._opened[identity] = self._opened.get(identity, 0) + 1
+        for kind in DeferredKind:
+            self._named.pop((identity, kind), None)
 
     def forget(self) -> None:
         """Begin anew, as after a restart."""
         self._heads.clear()
+        self._named.clear()
+        self._naming.clear()
 
     async def hashes(self, segment: Segment, kind: DeferredKind) -> AsyncIterator[Sequence[int]]:
-        buckets = list(range(BUCKETS))
-        pages = self._link().pages("queues.hashes", segment_id(segment), int(kind), buckets)
+        whose = (segment_id(segment), kind)
+        opened = self._opened.get(whose[0])
+        # What is put while this goes on is added too; and it counts only when it is complete.
+        named: set[int] = set()
+        self._naming[whose] = named
+        pages = self._link().pages("queues.hashes", whose[0], int(kind), list(range(BUCKETS)))
         async for page in pages:
-            yield [unsigned(row[0]) for row in page]
+            found = [unsigned(row[0]) for row in page]
+            if len(named) <= MOST_NAMED:
+                named.update(found)
+            yield found
+        same = opened == self._opened.get(whose[0]) and self._naming.get(whose) is named
+        if opened is not None and same and len(named) <= MOST_NAMED:
+            self._named[whose] = named
 
     async def defer(
         self, segment: Segment, kind: DeferredKind, key: str, entry: Deferred, error: str
@@ -163,6 +186,9 @@ class CassandraDeferStore:
         known = (self._opened.get(whose.segment, 0), whose)
         if known in self._heads:
             return self._heads[known]
+        named = self._named.get((whose.segment, whose.kind))
+        if named is not None and unsigned(whose.hash) not in named:
+            return None  # the usual case when much fails at once: nothing need be read
         rows = await link.read(
             "queues.get", whose.segment, int(whose.kind), whose.bucket, whose.key
         )
@@ -183,6 +209,9 @@ class CassandraDeferStore:
         self, link: Link, whose: _Key, queue: DeferredQueue, now: float
     ) -> asyncio.Future[None]:
         self._forget(whose)
+        for sets in (self._named, self._naming):
+            if (named := sets.get((whose.segment, whose.kind))) is not None:
+                named.add(unsigned(whose.hash))
         head = queue.head
         keep_s = 2 * self._retention_s + max(0.0, self._ahead(whose.kind, head, now))
         return link.write(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from cassandra.query import BatchStatement, BatchType
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Sequence
 
     from prosody.stores.cassandra.bridge import Rows
@@ -100,3 +101,40 @@ class Lookups:
     ) -> Sequence[Any]:
         found = {row[0] for row in rows or ()}
         return [value in found for value in values]
+
+
+class TimesOf:
+    """The rows of keys of one segment and kind, by one ``IN ?``.
+
+    A value is a bound statement that reads one key, and the key; a result its rows, or None when all of
+    them together were more than a page: then each reads its own.
+    """
+
+    most = GROUP_KEYS
+    doing = "reading from Cassandra"
+
+    def __init__(self, prepared: Prepared, segment: uuid.UUID, kind: int) -> None:
+        """
+        :param prepared: ``SELECT key, ... WHERE segment = ? AND key IN ? AND kind = ?``.
+        """
+        self._prepared = prepared
+        self._segment = segment
+        self._kind = kind
+
+    def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
+        if len(values) == 1:
+            return values[0][0], None
+        bound = self._prepared.bind(self._segment, [key for _, key in values], self._kind)
+        bound.routing_key = values[0][0].routing_key
+        return bound, None
+
+    def results(
+        self, values: Sequence[Any], rows: Rows | None, paging_state: bytes | None
+    ) -> Sequence[Any]:
+        if paging_state is not None:
+            return [None] * len(values)
+        found: dict[str, Rows] = {key: [] for _, key in values}
+        for key, *row in rows or ():
+            if key in found:  # of somebody who has gone meanwhile it is not
+                found[key].append(tuple(row))
+        return [found[key] for _, key in values]

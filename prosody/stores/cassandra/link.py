@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prosody.errors import StoreError
-from prosody.stores.cassandra.kinds import Lookups, Reads, Writes
+from prosody.stores.cassandra.kinds import Lookups, Reads, TimesOf, Writes
 from prosody.stores.cassandra.statements import Prepared
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Link:
         self._reads = Reads()
         self._writes = Writes()
         self._seen = Lookups(self._prepared["dedup.seen"])
+        self._times_of: dict[tuple[uuid.UUID, int], TimesOf] = {}
 
     async def read(self, name: str, *values: Any) -> Rows:
         """All rows of a query."""
@@ -55,6 +56,17 @@ class Link:
         bound = self._prepared[name].bind(*values)
         size = _ROW_BYTES + sum(_VALUE_BYTES + len(v) for v in bound.values if isinstance(v, bytes))
         return self.groups.submit(self._writes, bound, bound.routing_key, size)
+
+    async def times_of(self, segment: uuid.UUID, key: str, kind: int) -> Rows:
+        """The rows (chunk, times) of a key's timers, grouped with those of others."""
+        if (group := self._times_of.get((segment, kind))) is None:
+            group = TimesOf(self._prepared["times.of"], segment, kind)
+            self._times_of[segment, kind] = group
+        one = self._prepared["times.get"].bind(segment, key, kind)
+        rows: Rows | None = await self.groups.submit(group, (one, key), one.routing_key, len(key))
+        if rows is None:
+            rows = [row[1:] for row in await self.read("times.get", segment, key, kind)]
+        return rows
 
     def seen(self, identity: uuid.UUID) -> asyncio.Future[bool]:
         """Whether there is a deduplication record, grouped with others."""

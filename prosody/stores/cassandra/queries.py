@@ -37,7 +37,10 @@ _QUERIES: Final = {
         "AND key = ?"
     ),
     "times.get": (
-        "SELECT chunk, times FROM {}.aio_timer_keys WHERE segment = ? AND key = ? AND kind = ?"
+        "SELECT key, chunk, times FROM {}.aio_timer_keys WHERE segment = ? AND key = ? AND kind = ?"
+    ),
+    "times.of": (
+        "SELECT key, chunk, times FROM {}.aio_timer_keys WHERE segment = ? AND key IN ? AND kind = ?"
     ),
     "times.put": (
         "INSERT INTO {}.aio_timer_keys (segment, key, kind, chunk, times) VALUES (?, ?, ?, ?, ?) "

@@ -205,7 +205,7 @@ class CassandraTimerStore:
     ) -> KeyTimes:
         known = self._times.get((opened.serial, key, kind))
         if known is None:
-            rows = await link.read("times.get", opened.id, stored_key(key), int(kind))
+            rows = await link.times_of(opened.id, stored_key(key), int(kind))
             known = KeyTimes(rows)
             self._remember(opened, key, kind, known)
         return known
