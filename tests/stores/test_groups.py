@@ -242,6 +242,23 @@ async def test_no_step_takes_longer_than_its_deadline(s: Scene) -> None:
 
 
 @scene
+async def test_a_caller_with_little_time_left_cuts_no_request_short(s: Scene) -> None:
+    blocked = [s.ask(name, name.encode()) for name in names(MOST_IN_FLIGHT)]
+    old = s.ask("old", b"last")
+    await asyncio.sleep(STEP_S - 2)
+    new = s.ask("new", b"last")
+    for _ in range(MOST_IN_FLIGHT):
+        s.bridge.land()
+    await settle()
+    assert (s.bridge.sent[-1], s.bridge.timeouts[-1]) == (["old", "new"], REQUEST_S)
+    with pytest.raises(StoreError, match="not done within 10 s"):
+        await old
+    s.bridge.land()
+    assert await new == "NEW"
+    assert all(each.done() for each in blocked)
+
+
+@scene
 async def test_a_request_that_the_driver_lost_gives_its_place_back(s: Scene) -> None:
     asked = [s.ask(name, name.encode()) for name in names(MOST_IN_FLIGHT + 1)]
     await asyncio.gather(*asked, return_exceptions=True)

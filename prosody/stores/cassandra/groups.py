@@ -190,16 +190,15 @@ class Groups:
 
     def _send(self, queue: Queue, ops: list[Op]) -> None:
         now = self._loop.time()
-        left_s = min((op.deadline - now for op in ops), default=0.0)
-        if left_s <= 0:
-            late = [op for op in ops if op.deadline <= now]
-            for op in late:
+        for op in ops:
+            if op.deadline <= now:
                 op.future.set_exception(self._late())
-            if ops := [op for op in ops if op.deadline > now]:
-                queue.again.appendleft(ops)
+        ops = [op for op in ops if op.deadline > now]
+        if not ops:
             return
-        timeout_s = min(self._request_timeout_s, left_s)
-        flight = Flight(queue, ops, now + timeout_s + LOST_AFTER_S)
+        # Its full time, however little is left to some of its callers: they end by themselves, and a
+        # request cut short would look like a store that does not answer.
+        flight = Flight(queue, ops, now + self._request_timeout_s + LOST_AFTER_S)
         self._flights.add(flight)
         queue.flights += 1
         self.requests += 1
@@ -210,7 +209,7 @@ class Groups:
         ) -> None:
             self._landed(flight, rows, paging_state, error)
 
-        self._bridge.start(statement, timeout_s, landed, paging_state)
+        self._bridge.start(statement, self._request_timeout_s, landed, paging_state)
 
     def _landed(
         self,

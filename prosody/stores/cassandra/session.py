@@ -89,6 +89,8 @@ def _connected(cluster: Any, settings: CassandraSettings, abandoned: threading.E
         statement = session.prepare(text)
         statement.is_idempotent = True
         prepared[name] = statement
+    # The driver works out the replicas of a keyspace when it is first asked: here, not on the loop.
+    cluster.metadata.get_replicas(settings.keyspace, b"")
     if abandoned.is_set():
         raise StoreError("connecting was given up", retriable=True)
     return Session(cluster, session, prepared)

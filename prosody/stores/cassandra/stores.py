@@ -131,7 +131,10 @@ class CassandraStores:
 def _close_unwanted(connecting: asyncio.Future[Session]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         session = connecting.result()
-        connecting.get_loop().run_in_executor(None, session.close)
+        try:
+            connecting.get_loop().run_in_executor(None, session.close)
+        except RuntimeError:
+            session.close()  # the loop is about to close and starts no thread any more
 
 
 def _replicas(session: Session, settings: CassandraSettings) -> Callable[[bytes], Hashable]:
