@@ -54,9 +54,11 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(PY) -m pytest -q --benchmark-only $(wildcard benchmarks/bench_*.py)
 	$(PY) -m benchmarks.path $(ARGS)
+	$(PY) -m benchmarks.path.layers
 	$(PY) -m tools.services run kafka -- sh -c '$(PY) -m benchmarks.path --kafka $$PROSODY_TEST_KAFKA $(ARGS) \
 	  && $(PY) -m benchmarks.path.latency --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.path.memory --kafka $$PROSODY_TEST_KAFKA \
+	  && $(PY) -m benchmarks.qos --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.rebalance --kafka $$PROSODY_TEST_KAFKA'
 	$(PY) -m tools.services run cassandra -- sh -c '$(PY) -m benchmarks.stores --cassandra $$PROSODY_TEST_CASSANDRA'
 

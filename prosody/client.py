@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("prosody.client")
 
+_CLOSED = "the client was shut down; make a new one"
+
 _ADMIN_TIMEOUT_S = 60.0
 """Limit of the look-up of topics at ``subscribe``."""
 
@@ -98,6 +100,9 @@ class ProsodyClient:
         self._changing = asyncio.Lock()
         """Held by subscribe, unsubscribe and shutdown, so that they follow one another."""
         self._closed = False
+        """No more subscriptions."""
+        self._sends_closed = False
+        """No more sends: later, because handlers that still run may send."""
 
     async def send(self, topic: str, key: str, payload: JSONValue) -> None:
         """Send one message and wait until the broker has it.
@@ -113,7 +118,9 @@ class ProsodyClient:
         :raises SendError: refused by the broker.
         :raises ClientClosedError: the client was shut down.
         """
-        self._check_usable()
+        self._check_process()
+        if self._sends_closed:
+            raise ClientClosedError(_CLOSED)
         await self._producer.send(topic, key, payload)
 
     async def subscribe(self, handler: object) -> None:
@@ -162,14 +169,21 @@ class ProsodyClient:
             await self._stop_consumer()
 
     async def shutdown(self) -> None:
-        """Unsubscribe, deliver what is buffered, close all connections. For good; idempotent."""
+        """Unsubscribe, deliver what is buffered, close all connections. For good; idempotent.
+
+        Handlers that still run may send until they have ended. When the wait is cancelled the consumer
+        still stops, but the producer stays open: call it again.
+        """
         self._check_process()
         async with self._changing:
             self._closed = True
             try:
                 await self._stop_consumer()
             finally:
-                await self._producer.stop()
+                if self._consumer is None:
+                    # Else the wait was cancelled and handlers still run: the next call ends this.
+                    self._sends_closed = True
+                    await self._producer.stop()
 
     async def consumer_state(self) -> str:
         """``unconfigured``, ``configured``, ``running`` or ``shut_down``; see the class."""
@@ -255,4 +269,4 @@ class ProsodyClient:
     def _check_usable(self) -> None:
         self._check_process()
         if self._closed:
-            raise ClientClosedError("the client was shut down; make a new one")
+            raise ClientClosedError(_CLOSED)

@@ -15,10 +15,12 @@
      |    +-- ContextError                  the caller: a timer call that is not possible (any more)
      |    +-- SendError                     the broker: a record was not acknowledged
      |    |    +-- SendTimeoutError (TimeoutError)     ... within send_timeout
+     |    |    +-- RecordTooLargeError      ... because it is larger than the broker takes
      |    +-- BrokerError                   the broker: a call failed; retriable says whether to try again
      |    |    +-- CommitMetadataTooLargeError    ... because the note of a commit is too long for it
      |    +-- StoreError                    the store: a call failed; retriable says whether to try again
-     |         +-- StoreDownError           ... at once, because the store counts as down
+     |    |    +-- StoreDownError           ... at once, because the store counts as down
+     |    +-- MonopolizationError           the library: a key uses too much handler time; seen in logs only
      +-- EventHandlerError (abstract)       raised by handlers
           +-- TransientError                retrying may help (what every other exception means too)
           +-- PermanentError                retrying cannot help
@@ -111,6 +113,13 @@ class SendTimeoutError(SendError, TimeoutError):
     """The record was not acknowledged within ``send_timeout``; it may still be delivered."""
 
 
+class RecordTooLargeError(SendError):
+    """The record is larger than the client, the broker or the topic takes; it never will be taken."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retriable=False)
+
+
 class BrokerError(ProsodyError):
     """A call to the broker failed.
 
@@ -142,6 +151,13 @@ class StoreDownError(StoreError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retriable=True)
+
+
+class MonopolizationError(ProsodyError):
+    """A key has used too much of the handlers' time, and is held back until that is over.
+
+    It is never raised to a program: the log shows it as the reason why an event waits.
+    """
 
 
 class EventHandlerError(Exception, ABC):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 from cachetools import LRUCache
 
-from prosody.errors import BrokerError, PayloadError, ProsodyError, SendError, SendTimeoutError
+from prosody.errors import (
+    BrokerError,
+    PayloadError,
+    ProsodyError,
+    RecordTooLargeError,
+    SendError,
+    SendTimeoutError,
+)
 from prosody.model.run import shorten
 from prosody.observe.tracing import trace_headers
 
@@ -82,6 +89,7 @@ class Producer:
     ) -> SentRecord:
         """Write one record as it is, within ``send_timeout``.
 
+        :raises RecordTooLargeError: it is larger than the broker takes.
         :raises SendError: not acknowledged; ``BrokerError`` is its cause.
         """
         limit_s = self._send_timeout_s
@@ -96,6 +104,10 @@ class Producer:
             return await producer.send(
                 topic, key=key, value=value, headers=headers, timeout_s=limit_s
             )
+        except RecordTooLargeError as error:
+            raise RecordTooLargeError(
+                f"record for topic {topic!r} key {_shorten_bytes(key)} was not taken: {error}"
+            ) from error
         except BrokerError as error:
             raise SendError(
                 f"record for topic {topic!r} key {_shorten_bytes(key)} was not taken: {error}",

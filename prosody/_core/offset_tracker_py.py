@@ -177,7 +177,7 @@ class OffsetTracker:
         """Characters that suffice for all finished ahead, whatever completes before more is admitted.
 
         An upper bound: what the outstanding could come to need in the worst order of completion. It
-        is counted anew after half as many calls as are outstanding, and eight; until then what was
+        is counted anew after half as many calls as are outstanding; until then what was
         admitted since is added and what was completed not taken off. An admission adds at most 22
         characters, that of the next offset at most 1. 0 when nothing is outstanding.
         """
@@ -189,7 +189,7 @@ class OffsetTracker:
             bits = min(bits, self._bits_of_all() + count // 2)
             self._needed = bits
             self._counted = self._admitted
-            self._count_at = calls + count // 2 + 8
+            self._count_at = calls + count // 2
         return FRAME + -(-bits // 6) if bits else 0
 
     def check_valid(self) -> None:

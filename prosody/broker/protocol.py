@@ -143,7 +143,6 @@ class BrokerConsumer(Protocol):
 
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group. A topic beginning with ``^`` is a regular expression.
-
         Returns when connected; it does not wait for an assignment.
 
         :raises TopicsNotFoundError: naming every plain topic that does not exist.
@@ -161,7 +160,7 @@ class BrokerConsumer(Protocol):
         member is alive. Records of partitions not asked for stay buffered. A partition that is not
         assigned (any more) gives nothing.
 
-        :raises BrokerError: ``retriable`` ones are worth another poll.
+        :raises BrokerError: ``retriable`` ones are worth another poll; once when one is ``unreadable``.
         """
         ...
 
@@ -208,9 +207,12 @@ class BrokerConsumer(Protocol):
     @property
     def problem(self) -> str | None:
         """What keeps this member from its group right now, for logs and probes; None when nothing does.
+        Cheap, no I/O; an outage shows within seconds."""
+        ...
 
-        Cheap, no I/O; an outage shows within seconds.
-        """
+    @property
+    def unreadable(self) -> Mapping[TopicPartition, str]:
+        """Partitions that give no records, and why (a damaged batch, no permission). Others go on."""
         ...
 
     async def stop(self) -> None:
@@ -248,7 +250,7 @@ class BrokerProducer(Protocol):
         delivered, and no other send is harmed. Two sends to a partition keep the order of their calls.
 
         :raises SendTimeoutError: not acknowledged in time; it may still be delivered.
-        :raises BrokerError: refused; ``retriable`` says whether another try may help.
+        :raises RecordTooLargeError, BrokerError: refused; ``retriable`` says whether to try again.
         """
         ...
 
@@ -294,7 +296,5 @@ class Broker(Protocol):
     """A cluster: makes the three kinds of client for it. Making one does no I/O."""
 
     def consumer(self, settings: ConsumerSettings) -> BrokerConsumer: ...
-
     def producer(self, settings: ProducerSettings) -> BrokerProducer: ...
-
     def admin(self) -> BrokerAdmin: ...

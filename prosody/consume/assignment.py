@@ -45,6 +45,8 @@ class Assignment:
         self._shutdown_timeout_s = shutdown_timeout_s
         self._held: dict[TopicPartition, Partition] = {}
         self._epoch = 0
+        self._numbers: dict[TopicPartition, int] = {}
+        """What stands for each partition in what its keys are charged to, over its assignments."""
         self._closing = False
         self._ending: set[Partition] = set()
         """Held, and about to be given up: these do not start again."""
@@ -159,7 +161,8 @@ class Assignment:
 
     def _start(self, tp: TopicPartition, start: Start) -> Partition:
         self._epoch += 1
-        partition = self._held[tp] = Partition(tp, self._epoch, start, self._shared)
+        number = self._numbers.setdefault(tp, self._epoch)
+        partition = self._held[tp] = Partition(tp, self._epoch, start, self._shared, number)
         return partition
 
     async def _give_up(self, partitions: Iterable[Partition], timeout_s: float | None) -> None:
@@ -174,8 +177,13 @@ class Assignment:
 
     def _forget(self, partition: Partition) -> None:
         self._ending.discard(partition)
-        if self._held.get(partition.topic_partition) is partition:
-            del self._held[partition.topic_partition]
+        tp = partition.topic_partition
+        if self._held.get(tp) is partition:
+            del self._held[tp]
+        if partition.runs and self._numbers.get(tp) == partition.number:
+            # Left behind or lost, these are still charged. The next assignment of the partition must
+            # not meet them: it begins with nothing charged to its keys.
+            del self._numbers[tp]
 
     def _abandon(self, partitions: Iterable[Partition]) -> None:
         """The group does not wait for the last commit of ``partitions``: they are another's now."""

@@ -11,12 +11,14 @@ from prosody.broker.protocol import ConsumerSettings
 from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
 from prosody.consume.filters import Filters
+from prosody.consume.lanes import Lanes
 from prosody.consume.partition import Shared
 from prosody.consume.poller import Poller
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
 from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.middleware.stacks import build
+from prosody.observe.storm import Storms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,6 +72,7 @@ class Consumer:
         self._poller = Poller(
             self._broker_consumer, self._assignment, options.poll_interval, runtime
         )
+        storms = Storms(runtime)
         dead_letters = None
         if config.mode == "low-latency":
             assert options.failure_topic is not None, "checked before a consumer is made"
@@ -81,29 +84,35 @@ class Consumer:
                 config.retry.retry_base,
                 config.retry.max_retry_delay,
                 runtime,
+                storms,
             )
-        self._stack = build(config, methods, runtime, self._torn_down, dead_letters)
-        steps = Steps(methods, options.timeout, config.extra.session_timeout, runtime)
+        self._stack = build(config, methods, runtime, storms, self._torn_down, dead_letters)
+        steps = Steps(methods, config.extra.session_timeout, runtime)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        self._lanes = Lanes(
+            self._stack, steps, loop, context, options.max_concurrency, self._torn_down
+        )
         self._watch = Watch(
             self._broker_consumer,
             self._assignment,
             self._poller,
-            self._stack.permits,
+            self._stack.scheduler,
             steps,
+            storms,
             options.stall_threshold,
             runtime,
         )
         shared = Shared(
             runtime=runtime,
-            loop=asyncio.get_running_loop(),
-            context=contextvars.copy_context(),
+            loop=loop,
+            context=context,
             filters=Filters(group_id, config.core.allowed_events),
             stack=self._stack,
-            steps=steps,
             max_uncommitted=options.max_uncommitted,
             want_records=self._poller.want_records,
             failed=self._assignment.restart,
-            torn_down=self._torn_down,
+            undecodable=storms.of(logging.getLogger("prosody.partition")),
+            skipped=storms.of(logging.getLogger("prosody.partition")),
         )
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
@@ -175,6 +184,7 @@ class Consumer:
                 if self._tasks:
                     await asyncio.wait(self._tasks)
             finally:
+                self._lanes.close()
                 self._stack.timeout.close()
                 await self._broker_consumer.stop()
 

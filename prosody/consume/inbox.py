@@ -24,7 +24,6 @@ class Inbox:
         self._partition = partition
         self._progress = partition.progress
         self._tracker = partition.tracker
-        self._push = partition.queue.push
         self._shared = shared
         self._records: Sequence[Record] = ()
         self._next = 0
@@ -52,8 +51,7 @@ class Inbox:
         """Move records to the key queues while there is room.
 
         There is, while fewer than ``max_uncommitted`` of them are unfinished, and while what may have
-        finished ahead fits the metadata of a commit. Nobody has to be woken when either changes: it
-        takes the end of a run, and the lane that ends one admits.
+        finished ahead fits the metadata of a commit. Both change by the end of a run, which looks.
         """
         shared = self._shared
         room = shared.max_uncommitted - self._tracker.outstanding
@@ -78,7 +76,8 @@ class Inbox:
         partition = self._partition
         tracker = self._tracker
         progress = self._progress
-        push = self._push
+        push = partition.queue.push
+        ready = partition.ready
         inbox = self._records
         runtime = self._shared.runtime
         is_loop = self._shared.filters.is_loop
@@ -102,46 +101,53 @@ class Inbox:
             try:
                 key = decode_key(record)
                 if record.value is None:
-                    room -= self._admit_excise(record, key)
+                    room -= self._admit_excise(record, key, now)
                     continue
                 message = decode_message(record, key, runtime)
             except UndecodableError as error:
-                room -= self._admit_undecodable(record, error)
+                room -= self._admit_undecodable(record, error, now)
                 continue
             if allows(message.payload):
-                push(key, Run(partition, record, key, message))
+                if push(key, Run(partition, record, key, message)):
+                    ready(now)
                 room -= 1
             else:
                 tracker.complete(offset)
         self._next = at
         return room
 
-    def _admit_excise(self, record: Record, key: str) -> bool:
+    def _admit_excise(self, record: Record, key: str, now: float) -> bool:
         """Queue a record without a value, or be done with it; whether it took a place."""
         if self._shared.stack.takes_excise:
             event = decode_excise(record, key, self._shared.runtime)
-            self._push(key, Run(self._partition, record, key, event))
+            self._partition.push(Run(self._partition, record, key, event), now)
             return True
-        _log.info(
-            "record without a value skipped, the handler has no on_excise: %s offset %d",
-            self._partition.name,
-            record.offset,
-        )
+        more = self._shared.skipped.allows(logging.INFO)
+        if more is not None:
+            _log.info(
+                "record without a value skipped, the handler has no on_excise: %s offset %d%s",
+                self._partition.name,
+                record.offset,
+                more,
+            )
         self._tracker.complete(record.offset)
         return False
 
-    def _admit_undecodable(self, record: Record, error: UndecodableError) -> bool:
+    def _admit_undecodable(self, record: Record, error: UndecodableError, now: float) -> bool:
         """Queue a record for the dead letters, or be done with it; whether it took a place."""
-        _log.error(
-            "record cannot be decoded: %s offset %d: %s",
-            self._partition.name,
-            record.offset,
-            error,
-        )
+        more = self._shared.undecodable.allows(logging.ERROR)
+        if more is not None:
+            _log.error(
+                "record cannot be decoded: %s offset %d: %s%s",
+                self._partition.name,
+                record.offset,
+                error,
+                more,
+            )
         if self._shared.stack.takes_undecodable:
             # The raw key keeps its place among the other records of that key.
             key = (record.key or b"").decode("utf-8", "backslashreplace")
-            self._push(key, Run(self._partition, record, key, None, error))
+            self._partition.push(Run(self._partition, record, key, None, error), now)
             return True
         self._tracker.complete(record.offset)
         return False

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
-from prosody.consume.lanes import Lanes
 from prosody.consume.progress import METADATA_MAX, Progress
-from prosody.model.outcome import Kind, Outcome
+from prosody.model.outcome import ABANDONED, Kind, Outcome
 
 if TYPE_CHECKING:
     import contextvars
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import Record, Start, TopicPartition
     from prosody.consume.filters import Filters
-    from prosody.consume.steps import Steps
     from prosody.middleware.stacks import Stack
     from prosody.model.run import Run
+    from prosody.observe.storm import Storm
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.partition")
@@ -38,16 +37,25 @@ class Shared:
     """The ``contextvars`` as they were at ``subscribe``; every handler run starts from a copy."""
     filters: Filters
     stack: Stack
-    steps: Steps
     max_uncommitted: int
     want_records: Callable[[], None]
     """Called when a partition has nothing left to admit."""
     failed: Callable[[Partition, BaseException], None]
     """Called, once, when a fault of the library's own ends a partition."""
-    torn_down: Callable[[], bool]
-    """Whether all tasks of the loop are being cancelled, as ``asyncio.run`` does at its end."""
+    undecodable: Storm
+    """Limits the lines about records that cannot be decoded."""
+    skipped: Storm
+    """Limits the lines about records without a value that nobody wants."""
     metadata_max: int = METADATA_MAX
     """Characters that may note what is finished ahead; admission stops before they do not suffice."""
+
+
+ADMIT_SHARE = 4
+"""Room for one in so many of ``max_uncommitted`` is used at once, less may wait for the next record to
+be taken: an admission costs something, and most records leave soon after others."""
+
+ADMIT_MOST = 256
+"""So much room is used at once in any case."""
 
 
 class Partition:
@@ -60,28 +68,40 @@ class Partition:
     """
 
     def __init__(
-        self, topic_partition: TopicPartition, epoch: int, start: Start, shared: Shared
+        self,
+        topic_partition: TopicPartition,
+        epoch: int,
+        start: Start,
+        shared: Shared,
+        number: int = 0,
     ) -> None:
+        """:param number: stands for the partition in what its keys are charged to."""
         self.topic_partition = topic_partition
         self.epoch = epoch
+        self.number = number
         self.loop = shared.loop
         self.queue = KeyQueue()
         self.progress = Progress(self.name, start)
         self.tracker = self.progress.tracker
         self.runs: set[Run] = set()
-        """Runs taken from the queue and not yet finished."""
-        self.permit_waits = 0
-        """Lanes of this partition that wait for a permit."""
+        """The first of each key, not yet finished; many of them wait for a permit."""
+        self.waiting = 0
+        """Runs that wait for their first permit, without a lane."""
         self.running = True
         self.cancelling = False
         self.closed = False
         self.lost = False
         self._shared = shared
+        self._scheduler = shared.stack.scheduler
+        self._enqueue = self._scheduler.enqueue
+        self._pop = self.queue.pop
+        self._ends_until_look = self._ends_per_look = max(
+            1, min(shared.max_uncommitted // ADMIT_SHARE, ADMIT_MOST)
+        )
         self._inbox = Inbox(self, shared)
         self._admit = self._inbox.admit
         self._idle: asyncio.Future[None] | None = None
         self._drained: asyncio.Task[None] | None = None
-        self._lanes = Lanes(self, shared)
 
     # Called by the poller
 
@@ -96,7 +116,20 @@ class Partition:
             return  # polled before, delivered after the partition was given up
         self._inbox.put(records)
         self.admit()
-        self.wake_lane()
+
+    # Called by the admission
+
+    def push(self, run: Run, now: float) -> None:
+        """Queue an admitted run behind those of its key."""
+        if self.queue.push(run.key, run):
+            self.ready(now)
+
+    def ready(self, now: float) -> None:
+        """A key has become ready: its first run waits for a permit from now on."""
+        run = self._pop()
+        self._enqueue(run, now)
+        self.runs.add(run)
+        self.waiting += 1
 
     # Called by the lanes
 
@@ -111,18 +144,25 @@ class Partition:
             # in its hands, nor a lane: this partition alone starts again.
             self.fault(error)
 
-    def wake_lane(self) -> None:
-        """Have a lane look at the queue, if something is ready."""
-        if self.queue.ready:
-            self._lanes.wake()
+    def give_back(self, run: Run) -> None:
+        """Give back the permit that ``run`` holds, if it does."""
+        if run.permit:
+            self._scheduler.give_back(run)
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """A run is over: its key is free, and its offset done unless it was abandoned."""
+        if run.permit:  # it ended without its handler
+            self._scheduler.give_back(run)
         run.finish()
         self.runs.discard(run)
-        self.queue.done(run.key)
         if outcome.kind is not Kind.ABANDONED:
             self.tracker.complete(run.record.offset)
+        if self.queue.done(run.key):
+            self.ready(self._scheduler.latest)
+        self._ends_until_look -= 1
+        if not self.waiting or self._ends_until_look <= 0:
+            self._ends_until_look = self._ends_per_look
+            self.admit()
         if not self.runs:
             self._end_wait()
 
@@ -216,7 +256,12 @@ class Partition:
         self._inbox.clear()
         self.queue.clear()
         for run in tuple(self.runs):
-            run.interrupt()
+            if run.task is not None:
+                run.interrupt()
+            elif not run.permit:  # with one, a lane is just about to look into it
+                self._scheduler.give_back(run)
+                self.finish(run, ABANDONED)
+        self.waiting = 0
 
     def _end_wait(self) -> None:
         if self._idle is not None and not self._idle.done():
@@ -236,4 +281,3 @@ class Partition:
 
     def _close(self) -> None:
         self.closed = True
-        self._lanes.close()

@@ -91,7 +91,8 @@ class Poller:
             _log.error("polling is refused, trying on: %s", text)
 
     def _note_success(self) -> None:
-        if self._failing_since is not None:
+        # A partition that cannot be read fails one poll; the broker client tells when it can.
+        if self._failing_since is not None and not self._consumer.unreadable:
             _log.info(
                 "polling succeeds again, after %.3g s",
                 self._runtime.monotonic() - self._failing_since,

@@ -78,8 +78,12 @@ class Progress:
         """
         tracker = self.tracker
         length = tracker.encoded_length()
-        if self._remembered is not None:
-            length += self._remembered.length_beyond(self.offset)
+        found = self._remembered
+        if found is not None and (left := found.end - 1 - self.last_received) > 0:
+            if found.most <= max_length:
+                # Up to there, whatever finishes only makes shorter what was within the limit before.
+                return left
+            length += found.length_beyond(self.offset)
         count = (max_length - length) // ADMISSION_CHARS
         # Alone, a record always goes on: there must be a way to make what was remembered shorter.
         return max(count, 0 if tracker.outstanding else 1)

@@ -24,16 +24,23 @@ class Remembered:
         """``runs`` as ``decode_finished`` gives them; at least one."""
         self._runs = runs
         self._ends = [end for _, end in runs]
-        bits = 0
+        bits = halves = 0
         needs = [0]
         for (start, end), before in zip(
             reversed(runs), [*reversed(self._ends[:-1]), committed], strict=True
         ):
             # One bit for each unfinished offset in front of the run but the last, which spans it.
-            bits += start - before - 1 + 2 * (end - start + 1).bit_length() - 1
+            alone, spanned = start - before - 1, end - start + 1
+            of_run = 2 * spanned.bit_length() - 1
+            bits += alone + of_run
             needs.append(bits)
+            # Distances that become one take at most half a bit more for each that is one less than a
+            # power of two: the two 1 of a 2, which take a bit each, are "010".
+            halves += 3 * alone + 2 * of_run + (spanned & spanned + 1 == 0)
         self._needs = needs[::-1]
         """Bits that the encoding of each run and all behind it takes."""
+        self.most = FRAME - (-halves // 12)
+        """Characters that suffice whatever of what lies between the runs finishes, in whatever order."""
 
     @property
     def end(self) -> int:

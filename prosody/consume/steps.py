@@ -46,12 +46,10 @@ class Steps:
     def __init__(
         self,
         methods: HandlerMethods,
-        timeout_s: float,
         session_timeout_s: float,
         runtime: Runtime,
     ) -> None:
         self._methods = methods
-        self._timeout_s = timeout_s
         self._advice = _ADVICE % session_timeout_s
         self.monotonic = runtime.monotonic
         self.due = float("-inf")
@@ -77,8 +75,8 @@ class Steps:
         """
         if run is None or not run.attempt:
             return  # the library's own work, before a handler was called
-        # The attempt may have begun within the step. The timeout layer noted when.
-        began = max(began, run.deadline - self._timeout_s)
+        # The attempt may have begun within the step.
+        began = max(began, run.began)
         took_s = ended - began
         self._by_handlers_s += ended - max(began, self.due)
         self._longest_s = max(self._longest_s, took_s)
@@ -136,12 +134,14 @@ class Steps:
 class Measured(Coroutine[Any, Any, None]):
     """A lane's coroutine whose steps are measured. For its task it is the coroutine itself."""
 
-    __slots__ = ("_close", "_inner", "_send", "_steps", "_throw", "run")
+    __slots__ = ("_close", "_inner", "_send", "_steps", "_throw", "began", "run")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self.run: Run | None = None
         """What the lane runs now, or ran last in this step; kept by the lane."""
+        self.began = 0.0
+        """When this step began."""
 
     def drive(self, inner: Coroutine[Any, Any, None]) -> Measured:
         """Take the coroutine to drive; apart from ``__init__`` because it needs to know this object."""
@@ -153,7 +153,7 @@ class Measured(Coroutine[Any, Any, None]):
 
     def send(self, value: Any) -> Any:
         steps = self._steps
-        began = steps.monotonic()
+        self.began = began = steps.monotonic()
         try:
             return self._send(value)
         finally:
@@ -169,7 +169,7 @@ class Measured(Coroutine[Any, Any, None]):
         /,
     ) -> Any:
         steps = self._steps
-        began = steps.monotonic()
+        self.began = began = steps.monotonic()
         try:
             # The form of three arguments, which callers of an abstract coroutine may use, is deprecated.
             return self._throw(kind if value is None else value)  # type: ignore[arg-type]

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from prosody.consume.partition import Partition
     from prosody.consume.poller import Poller
     from prosody.consume.steps import Steps
-    from prosody.middleware.permits import Permits
+    from prosody.middleware.scheduler import Scheduler
     from prosody.model.run import Run
+    from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.watch")
@@ -37,16 +38,18 @@ class Watch:
         consumer: BrokerConsumer,
         assignment: Assignment,
         poller: Poller,
-        permits: Permits,
+        scheduler: Scheduler,
         steps: Steps,
+        storms: Storms,
         stall_threshold_s: float,
         runtime: Runtime,
     ) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._poller = poller
-        self._permits = permits
+        self._scheduler = scheduler
         self._steps = steps
+        self._storms = storms
         self._threshold_s = stall_threshold_s
         self._runtime = runtime
         self._told: dict[Partition | Poller, tuple[float, str]] = {}
@@ -65,6 +68,7 @@ class Watch:
             self._steps.arrived(now)
             self._look_at_connection(now)
             self._look_at_stalls(now)
+            self._storms.settle()
 
     def stalled(self) -> list[str]:
         """What stands still for ``stall_threshold`` or longer, a text each."""
@@ -121,21 +125,18 @@ class Watch:
         assert oldest is not None, "a partition without unfinished records is not stalled"
         offset, since = oldest
         age = f"is unfinished for {now - since:.0f} s"
-        run = min(partition.runs, key=lambda run: run.record.offset, default=None)
-        if run is not None and run.record.offset == offset:
+        # Always the first of its key, as what lies before it there is older.
+        run = next((run for run in partition.runs if run.record.offset == offset), None)
+        if run is not None:
             return f"{run.where()} {age}: {self._doing(run)}"
-        where = f"{partition.name} offset {offset}"
-        if not partition.running:
-            return f"{where} {age}: its partition starts nothing more"
-        ahead = f" behind offset {run.record.offset} ({self._doing(run)})" if run else ""
-        return f"{where} {age}: it is queued{ahead}"
+        return f"{partition.name} offset {offset} {age}: its partition starts nothing more"
 
     def _doing(self, run: Run) -> str:
         if run.handling:
             told = ", told to stop" if run.cancelled else ""
             return f"its handler runs (attempt {run.attempt}{told})"
-        if self._permits.awaited_by(run):
-            return f"it waits for a permit ({self._permits.in_use} in use)"
+        if self._scheduler.awaited_by(run):
+            return f"it waits for a permit ({self._scheduler.in_use} in use)"
         if run.interruptible is not None:
             return f"it is in backoff after attempt {run.attempt}"
         return f"it is between the steps of attempt {run.attempt}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from prosody.errors import SendError
+from prosody.errors import RecordTooLargeError, SendError
 from prosody.middleware.retry import backoff_s, pause
 from prosody.model.message import utc_from_ms
 from prosody.model.outcome import ABANDONED, Kind, Outcome
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import Headers, SentRecord
     from prosody.middleware.base import Call
     from prosody.model.run import Run
+    from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.dead_letter")
@@ -46,6 +47,7 @@ class DeadLetterWriter:
         base_s: float,
         max_delay_s: float,
         runtime: Runtime,
+        storms: Storms,
     ) -> None:
         self._sender = sender
         self._topic = topic
@@ -54,23 +56,26 @@ class DeadLetterWriter:
         self._base_s = base_s
         self._max_delay_s = max_delay_s
         self._runtime = runtime
+        self._storm = storms.of(_log)
 
     async def write(self, run: Run, error: BaseException | None) -> bool:
         """Write the dead letter of ``run``; False when a shutdown came first."""
         record = run.record
         value = record.value
         headers = self._headers(run, error)
-        failures = 0
+        failures = refusals = 0
         while True:
             try:
                 sent = await self._sender.send_record(
                     self._topic, key=record.key, value=value, headers=headers
                 )
             except SendError as failure:
-                # The message must not get lost, so the write is repeated; without its value if the
-                # broker will not take it as it is (too large, most likely).
+                # The message must not get lost, so the write is repeated; without its value only if
+                # it is that which the broker will never take.
                 failures += 1
-                if not failure.retriable and value is not None:
+                refusals = refusals + 1 if isinstance(failure, RecordTooLargeError) else 0
+                # The second time in a row: a broker refuses whole batches, perhaps for a neighbour's size.
+                if refusals == 2 and value is not None:
                     headers = [*headers, ("source-value-dropped", str(len(value)).encode())]
                     value = None
                     _log.error(
@@ -85,25 +90,32 @@ class DeadLetterWriter:
                 delay_s = backoff_s(
                     failures, self._base_s, self._max_delay_s, self._runtime.random()
                 )
-                _log.warning(
-                    "dead letter not written to %r, trying again in %.3g s: %s: %s",
-                    self._topic,
-                    delay_s,
-                    run.where(),
-                    failure,
-                )
+                more = self._storm.allows(logging.WARNING)
+                if more is not None:
+                    _log.warning(
+                        "dead letter not written to %r, trying again in %.3g s: %s: %s%s",
+                        self._topic,
+                        delay_s,
+                        run.where(),
+                        failure,
+                        more,
+                    )
                 if not await pause(run, delay_s):
                     return False
             else:
-                _log.error(
-                    "message failed, sent to %r partition %d offset %d: %s: %r",
-                    self._topic,
-                    sent.partition,
-                    sent.offset,
-                    run.where(),
-                    error,
-                    exc_info=error,
-                )
+                # The topic has them all, with their errors; the log need not in a storm.
+                more = self._storm.allows(logging.ERROR)
+                if more is not None:
+                    _log.error(
+                        "message failed, sent to %r partition %d offset %d: %s: %r%s",
+                        self._topic,
+                        sent.partition,
+                        sent.offset,
+                        run.where(),
+                        error,
+                        more,
+                        exc_info=error,
+                    )
                 return True
 
     def _headers(self, run: Run, error: BaseException | None) -> Headers:

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from prosody.model.outcome import ABANDONED, Kind, Outcome
+from prosody.model.outcome import ABANDONED, Kind, Outcome, Refusal
 from prosody.model.run import WorkClass
 
 if TYPE_CHECKING:
     from prosody.middleware.base import Call
     from prosody.model.run import Run
+    from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.retry")
@@ -36,15 +37,22 @@ class Retry:
     """Retries until success, a permanent failure, a shutdown, or ``max_retries`` retries.
 
     The permit is not held during a wait: its layer lies inside. The key is: later events of the key
-    wait for this one, which is what keeps their order.
+    wait for this one, which is what keeps their order. A refusal was no attempt, so it counts as none:
+    the event waits until the time that it names.
     """
 
     def __init__(
-        self, base_s: float, max_delay_s: float, runtime: Runtime, max_retries: int | None = None
+        self,
+        base_s: float,
+        max_delay_s: float,
+        runtime: Runtime,
+        storms: Storms,
+        max_retries: int | None = None,
     ) -> None:
         self._base_s = base_s
         self._max_delay_s = max_delay_s
         self._runtime = runtime
+        self._storm = storms.of(_log)
         self._max_retries = max_retries
 
     def wrap(self, inner: Call) -> Call:
@@ -54,14 +62,16 @@ class Retry:
             outcome = await inner(run)
             failures = 0
             while outcome.kind is Kind.TRANSIENT:
-                failures += 1
-                if max_retries is not None and failures > max_retries:
-                    _log.error(
-                        "gave up after %d attempts: %s: %r", failures, run.where(), outcome.error
-                    )
-                    return outcome
-                run.work_class = WorkClass.FAILURE
-                if not await self._wait(run, failures, outcome):
+                if isinstance(outcome, Refusal):
+                    going_on = await pause(run, outcome.until - self._runtime.monotonic())
+                else:
+                    failures += 1
+                    if max_retries is not None and failures > max_retries:
+                        self._gave_up(run, failures, outcome)
+                        return outcome
+                    run.work_class = WorkClass.FAILURE
+                    going_on = await self._back_off(run, failures, outcome)
+                if not going_on:
                     return ABANDONED
                 outcome = await inner(run)
             if outcome.kind is Kind.PERMANENT and max_retries is None:
@@ -75,23 +85,37 @@ class Retry:
 
         return retried
 
-    async def _wait(self, run: Run, failures: int, outcome: Outcome) -> bool:
+    async def _back_off(self, run: Run, failures: int, outcome: Outcome) -> bool:
         """Wait out the backoff; False when a shutdown ended it."""
         delay_s = backoff_s(failures, self._base_s, self._max_delay_s, self._runtime.random())
-        # The traceback stands in the log once for each event, not once for each attempt.
-        _log.warning(
-            "attempt %d failed, trying again in %.3g s: %s: %r",
-            run.attempt,
-            delay_s,
-            run.where(),
-            outcome.error,
-            exc_info=outcome.error if failures == 1 else None,
-        )
+        more = self._storm.allows(logging.WARNING)
+        if more is not None:
+            # The traceback stands in the log once for each event, not once for each attempt.
+            _log.warning(
+                "attempt %d failed, trying again in %.3g s: %s: %r%s",
+                run.attempt,
+                delay_s,
+                run.where(),
+                outcome.error,
+                more,
+                exc_info=outcome.error if failures == 1 else None,
+            )
         return await pause(run, delay_s)
+
+    def _gave_up(self, run: Run, failures: int, outcome: Outcome) -> None:
+        more = self._storm.allows(logging.ERROR)
+        if more is not None:
+            _log.error(
+                "gave up after %d attempts: %s: %r%s", failures, run.where(), outcome.error, more
+            )
 
 
 async def pause(run: Run, delay_s: float) -> bool:
-    """Wait ``delay_s`` seconds outside the handler; False when a shutdown ended the wait."""
+    """Wait ``delay_s`` seconds outside the handler; False when a shutdown ended the wait.
+
+    Until the end of the wait the run holds no permit.
+    """
+    run.partition.give_back(run)
     if not run.partition.running:
         return False
     loop = asyncio.get_running_loop()

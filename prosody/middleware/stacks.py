@@ -1,7 +1,8 @@
 """The three modes: three ordered lists of layers, outermost first.
 
 The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
-Timeout, Telemetry. The layers that this version does not have yet are absent, not faked.
+Timeout, Telemetry. The layers that this version does not have yet (Deduplication, Defer, Telemetry) are
+absent, not faked.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from prosody.middleware.base import Call, Layer, compose
 from prosody.middleware.dead_letter import DeadLetter, DeadLetterWriter
 from prosody.middleware.invoke import Invoke
 from prosody.middleware.log_and_skip import LogAndSkip
-from prosody.middleware.permits import Permits
+from prosody.middleware.monopolization import Monopolization
 from prosody.middleware.retry import Retry
+from prosody.middleware.scheduler import Scheduler
 from prosody.middleware.shutdown import Shutdown
 from prosody.middleware.timeout import Timeout
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from prosody.config import Config
     from prosody.model.handler import HandlerMethods
+    from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
 
@@ -31,7 +34,7 @@ class Stack:
     """A mode's way from an admitted event to the handler."""
 
     call: Call
-    permits: Permits
+    scheduler: Scheduler
     timeout: Timeout
     takes_undecodable: bool
     """Whether records that cannot be decoded go through the stack, to end as dead letters."""
@@ -43,32 +46,39 @@ def build(
     config: Config,
     methods: HandlerMethods,
     runtime: Runtime,
+    storms: Storms,
     torn_down: Callable[[], bool],
     dead_letters: DeadLetterWriter | None,
 ) -> Stack:
     """The stack of ``config.mode``. ``dead_letters`` is needed in low-latency mode only."""
     retry = config.retry
-    permits = Permits(config.consumer.max_concurrency)
-    timeout = Timeout(config.consumer.timeout, runtime)
+    timeout = Timeout(config.consumer.timeout, runtime, storms)
+    monopolization = None
+    if config.mode == "pipeline" and config.monopolization.monopolization_enabled:
+        monopolization = Monopolization(config.monopolization, runtime, storms)
+    scheduler = Scheduler(
+        config.consumer.max_concurrency,
+        config.scheduler,
+        runtime,
+        monopolization.meter if monopolization else None,
+    )
 
-    def forever() -> Retry:
-        return Retry(retry.retry_base, retry.max_retry_delay, runtime)
+    def retries(most: int | None) -> Retry:
+        return Retry(retry.retry_base, retry.max_retry_delay, runtime, storms, most)
 
-    def limited() -> Retry:
-        return Retry(retry.retry_base, retry.max_retry_delay, runtime, retry.max_retries)
-
-    innermost: list[Layer] = [Shutdown(), permits, timeout]
-    layers: list[Layer]
+    layers: list[Layer | None]
     if config.mode == "pipeline":
-        layers = [forever(), *innermost]
+        layers = [retries(None), monopolization, Shutdown(), scheduler, timeout]
     elif config.mode == "low-latency":
         assert dead_letters is not None, "low-latency mode has a failure topic"
-        layers = [DeadLetter(dead_letters), limited(), *innermost]
+        layers = [
+            DeadLetter(dead_letters), retries(retry.max_retries), Shutdown(), scheduler, timeout
+        ]  # fmt: skip
     else:
-        layers = [LogAndSkip(), *innermost]
+        layers = [LogAndSkip(), Shutdown(), scheduler, timeout]
     return Stack(
-        call=compose(layers, Invoke(methods, torn_down).call),
-        permits=permits,
+        call=compose([layer for layer in layers if layer], Invoke(methods, torn_down).call),
+        scheduler=scheduler,
         timeout=timeout,
         takes_undecodable=config.mode == "low-latency",
         takes_excise=methods.on_excise is not None,

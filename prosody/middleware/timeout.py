@@ -11,6 +11,7 @@ from prosody.model.outcome import Outcome
 if TYPE_CHECKING:
     from prosody.middleware.base import Call
     from prosody.model.run import Run
+    from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.timeout")
@@ -24,11 +25,13 @@ class Timeout:
     """One sweep over all running deadlines, because a timer for each run would cost more than the rest.
 
     All runs have the same limit, so the order in which they began is the order of their deadlines:
-    the dicts below, which keep it, are the queues. One loop timer stands for the earliest.
+    the dicts below, which keep it, are the queues. One loop timer stands for the earliest. A run's time
+    begins with its permit (``Run.began``), so nothing is read here.
     """
 
-    def __init__(self, timeout_s: float, runtime: Runtime) -> None:
+    def __init__(self, timeout_s: float, runtime: Runtime, storms: Storms) -> None:
         self._timeout_s = timeout_s
+        self._storm = storms.of(_log)
         self._monotonic = runtime.monotonic
         self._grace_s = max(_GRACE_S_MIN, timeout_s * _GRACE_SHARE)
         self._running: dict[Run, None] = {}
@@ -39,11 +42,9 @@ class Timeout:
     def wrap(self, inner: Call) -> Call:
         running = self._running
         cancelled = self._cancelled
-        monotonic = self._monotonic
         timeout_s = self._timeout_s
 
         async def with_deadline(run: Run) -> Outcome:
-            run.deadline = monotonic() + timeout_s
             running[run] = None
             if self._timer is None:
                 self._arm(timeout_s)
@@ -78,16 +79,20 @@ class Timeout:
         """Cancel what is past its deadline; seconds until the next deadline."""
         while self._running:
             run = next(iter(self._running))
-            if run.deadline > now:
-                return run.deadline - now
+            wait_s = run.began + self._timeout_s - now
+            if wait_s > 0:
+                return wait_s
             del self._running[run]
             self._cancelled[run] = now
-            _log.warning(
-                "handler timed out after %.3g s in attempt %d, cancelling it: %s",
-                self._timeout_s,
-                run.attempt,
-                run.where(),
-            )
+            more = self._storm.allows(logging.WARNING)
+            if more is not None:
+                _log.warning(
+                    "handler timed out after %.3g s in attempt %d, cancelling it: %s%s",
+                    self._timeout_s,
+                    run.attempt,
+                    run.where(),
+                    more,
+                )
             run.cancel()
         return None
 

@@ -35,6 +35,17 @@ class Outcome:
         return f"Outcome({self.kind.value}{f', {self.error!r}' if self.error else ''})"
 
 
+class Refusal(Outcome):
+    """The handler was not called, because it is not this event's time. Transient, and no attempt."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, error: BaseException, until: float) -> None:
+        """:param until: when the event may come again, on the monotonic clock."""
+        super().__init__(Kind.TRANSIENT, error)
+        self.until = until
+
+
 SUCCESS = Outcome(Kind.SUCCESS)
 ABANDONED = Outcome(Kind.ABANDONED)
 

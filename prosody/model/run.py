@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import Record, TopicPartition
     from prosody.model.context import Context
     from prosody.model.message import ExciseMessage, Message
+    from prosody.model.outcome import Outcome
 
 
 class WorkClass(enum.IntEnum):
@@ -34,11 +35,26 @@ class Holder(Protocol):
     """Whether handlers have been told to stop."""
     closed: bool
     """Whether nothing that ends now counts any more."""
-    permit_waits: int
-    """Runs that wait for a permit; kept by the permits."""
+    number: int
+    """Stands for the partition in what its keys are charged to."""
 
-    def wake_lane(self) -> None:
-        """Have a lane look for more to do, if there is any."""
+    waiting: int
+    """Runs that wait for their first permit, without a lane; counted down by the lanes."""
+
+    def admit(self) -> None:
+        """Take in more, if there is room."""
+        ...
+
+    def finish(self, run: Run, outcome: Outcome) -> None:
+        """A run is over: its key is free, and its offset done unless it was abandoned."""
+        ...
+
+    def fail(self, run: Run, error: BaseException) -> None:
+        """A fault of the library's own met ``run``: this assignment cannot go on."""
+        ...
+
+    def give_back(self, run: Run) -> None:
+        """Give back the permit that ``run`` holds, if it does: it is about to wait."""
         ...
 
     def fresh_context(self) -> contextvars.Context:
@@ -49,15 +65,16 @@ class Holder(Protocol):
 class Run:
     """An admitted event, from its key queue to its end.
 
-    Life cycle: queued -> (waiting for a permit | in the handler | in backoff)* -> finished.
+    Life cycle: queued -> waiting for a permit -> (in the handler | in backoff | waiting)* -> finished.
+    It has no lane before its first permit.
     ``handling`` is true exactly while the handler runs: only then may the run be cancelled.
     """
 
     __slots__ = (
         "attempt",
+        "began",
         "cancelled",
         "context",
-        "deadline",
         "error",
         "event",
         "finished",
@@ -65,6 +82,8 @@ class Run:
         "interruptible",
         "key",
         "partition",
+        "permit",
+        "place",
         "record",
         "task",
         "work_class",
@@ -89,12 +108,17 @@ class Run:
         """Handler attempts begun."""
         self.work_class = WorkClass.NORMAL
         self.task: asyncio.Task[Any] | None = None
-        """The lane's task, in which the stack and the handler run."""
+        """The lane's task, in which the stack and the handler run; None before the first permit."""
+        self.place = (partition.number, key)
+        """What its handler time is charged to."""
+        self.permit = False
+        """Whether it holds a permit; kept by the scheduler."""
+        self.began = 0.0
+        """When it got the permit of the present attempt, or of the last one."""
         self.handling = False
         self.context: Context | None = None
         self.cancelled = False
         """The present attempt was told to stop: by its timeout, or by a shutdown."""
-        self.deadline = 0.0
         self.finished = False
         self.interruptible: asyncio.Future[bool] | None = None
         """What the run waits for outside the handler (a permit, a backoff); False ends the wait early."""

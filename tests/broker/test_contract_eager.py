@@ -46,6 +46,33 @@ async def test_everything_is_revoked_and_assigned_again_where_it_was_committed(
     assert ledger.faults == []
 
 
+async def test_two_members_with_roundrobin_share_and_lose_nothing(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=4)
+    everything = tps(topic, 0, 1, 2, 3)
+    group, ledger = fresh("group"), Ledger()
+    async with (
+        producing(broker) as producer,
+        member(broker, group, topic, name="first", ledger=ledger, assignor="roundrobin") as first,
+    ):
+        await first.listener.until_holds(everything)
+        async with member(
+            broker, group, topic, name="second", ledger=ledger, assignor="roundrobin"
+        ) as second:
+            await second.listener.until(lambda: len(second.listener.held) == 2)
+            await first.listener.until(lambda: len(first.listener.held) == 2)
+            assert first.listener.held | second.listener.held == everything
+            for key in range(40):
+                await fill(producer, topic, [b"v"], b"%d" % key)
+            for who in (first, second):
+                mine = {tp for tp in who.listener.held if tp.topic == topic}
+                ends = await who.consumer.end_offsets(mine)
+                read = await who.until_read(sum(ends.values()))
+                assert {(r.topic, r.partition) for r in read} <= mine
+        await first.listener.until_holds(everything)
+    assert len(first.records) + len(second.records) >= 40
+    assert ledger.faults == []
+
+
 async def test_the_whole_group_waits_for_a_slow_revoke(broker: Broker) -> None:
     topic = await make_topic(broker, partitions=2)
     group, ledger = fresh("group"), Ledger()

@@ -238,3 +238,34 @@ async def test_a_leaving_member_is_given_nothing_more(broker: Broker, levers: Le
         await stays.listener.until_holds(tps(topic, 0, 1, 2, 3, 4))
         await fill_all(producer, topic, 5, b"v")
         await stays.until_read(5)
+
+
+async def test_what_a_leaving_member_has_drained_moves_before_its_slowest(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=6)
+    group, ledger = fresh("group"), Ledger()
+    async with (
+        producing(broker) as producer,
+        member(broker, group, topic, name="stays", ledger=ledger) as stays,
+    ):
+        async with member(broker, group, topic, name="leaves", ledger=ledger) as leaves:
+            await leaves.listener.until(lambda: len(leaves.listener.held) == 3)
+            await stays.listener.until(lambda: len(stays.listener.held) == 3)
+            slow, *_ = sorted(leaves.listener.held)
+            opened = asyncio.Event()
+
+            async def drain(partitions: frozenset[TopicPartition]) -> None:
+                if slow in partitions:
+                    await opened.wait()
+
+            leaves.listener.revoked_hook = drain
+            leaves.consumer.leaving()
+            others = tps(topic, 0, 1, 2, 3, 4, 5) - {slow}
+            await stays.listener.until_holds(others)
+            assert leaves.listener.held == {slow}
+            await leaves.consumer.settled()
+            await leaves.consumer.commit({slow: OffsetAndMetadata(0, "drained")})
+            opened.set()
+            await stays.listener.until_holds(others | {slow})
+            assert stays.listener.starts[slow].metadata == "drained"
+        await fill_all(producer, topic, 6, b"v")
+        await stays.until_read(6)

@@ -8,7 +8,7 @@ import pytest
 
 from prosody.broker.partitioners import partition_for
 from prosody.broker.protocol import Broker
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, RecordTooLargeError
 from tests.broker.members import DEADLINE_S, consuming, fill, make_topic, producing, read, tps
 
 
@@ -126,6 +126,15 @@ async def test_a_cancelled_send_ends_at_once_and_harms_no_other(broker: Broker) 
     order = [int(r.value or b"") for r in records[1:]]
     assert order == sorted(set(order))  # a cancelled one may be delivered, once, in its place
     assert set(kept) <= set(order)
+
+
+async def test_a_record_that_is_too_large_is_refused_as_such(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=1)
+    async with producing(broker) as producer:
+        with pytest.raises(RecordTooLargeError) as caught:
+            await producer.send(topic, key=b"k", value=bytes(2 << 20), timeout_s=DEADLINE_S)
+        assert not caught.value.retriable
+        await producer.send(topic, key=b"k", value=b"fine")
 
 
 async def test_a_stopped_producer_refuses_and_stops_again(broker: Broker) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import OffsetAndMetadata, ProducerSettings, TopicPartition
-from prosody.errors import BrokerError, TopicsNotFoundError
+from prosody.errors import BrokerError, RecordTooLargeError, TopicsNotFoundError
 from prosody.runtime import SystemRuntime
 from tests.broker.members import (
     DEADLINE_S,
@@ -100,7 +100,7 @@ async def test_a_record_too_large_is_refused(cluster: MemoryCluster) -> None:
     broker = MemoryBroker(cluster, runtime=SystemRuntime(), auto_create_topics=True)
     async with producing(broker) as producer:
         await producer.send("t", key=b"k", value=b"v" * 5, headers=[("n", b"val")])
-        with pytest.raises(BrokerError, match=r"record of 11 bytes .* larger than the 10"):
+        with pytest.raises(RecordTooLargeError, match=r"record of 11 bytes .* larger than the 10"):
             await producer.send("t", key=b"k", value=b"v" * 5, headers=[("n", b"valu")])
 
 

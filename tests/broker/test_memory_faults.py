@@ -339,22 +339,23 @@ async def test_the_revoke_of_what_was_lost_and_came_back_gives_nothing_away(
         await one.until_read(20)
 
 
-async def test_a_leaving_member_keeps_what_it_has_until_it_stops(memory: MemoryBroker) -> None:
+async def test_what_a_leaving_member_has_stays_with_it_while_nobody_else_could_take_it(
+    memory: MemoryBroker,
+) -> None:
     memory.cluster.create_topic("t", 4)
     ledger = Ledger()
     async with member(memory, "g", "t", name="leaves", ledger=ledger) as leaves:
         await leaves.listener.until_holds(tps("t", 0, 1, 2, 3))
         leaves.consumer.leaving()
         leaves.consumer.leaving()
-        # Without balance: a share of its partitions is not taken from it any more.
+        await turns()
+        memory.cluster.add_partitions("t", 5)
+        await turns()
+        assert leaves.listener.names() == ["assigned"]
+        await leaves.consumer.commit({TopicPartition("t", 0): OffsetAndMetadata(0)})
         async with member(memory, "g", "t", name="stays", ledger=ledger) as stays:
-            await turns()
-            assert leaves.listener.names() == ["assigned"]
-            memory.cluster.add_partitions("t", 5)
-            await stays.listener.until_holds(tps("t", 4))
-            await leaves.consumer.commit({TopicPartition("t", 0): OffsetAndMetadata(0)})
-            await leaves.leave()
             await stays.listener.until_holds(tps("t", 0, 1, 2, 3, 4))
+            assert leaves.listener.held == set()
 
 
 async def test_a_leaving_member_does_not_get_back_what_it_was_giving_up(

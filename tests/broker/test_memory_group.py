@@ -144,8 +144,11 @@ class GroupMachine(RuleBasedStateMachine):
     def announce_leaving(self, client: Client) -> None:
         if not client.member.alive:
             return
-        keeps = client.holding - set(client.revoking) - client.member.lost
         self.group.leave_soon(client.member, self.counts)
+        keeps: set[TopicPartition] = set()
+        if all(m.leaving for m in self.group.members):
+            # Nobody else could take it.
+            keeps = client.holding - set(client.revoking) - client.member.lost
         target = {tp for tp, m in self.group.target.items() if m is client.member}
         assert target == keeps
 

@@ -155,14 +155,20 @@ MUTANTS: dict[str, tuple[str, str, str, Test]] = {
     ),
     "a leaving member gives up at once": (
         "group",
-        "if m.leaving and",
-        "if False and",
-        faults.test_a_leaving_member_keeps_what_it_has_until_it_stops,
+        "if m.leaving\n",
+        "if False\n",
+        faults.test_what_a_leaving_member_has_stays_with_it_while_nobody_else_could_take_it,
+    ),
+    "a leaving member keeps all it has": (
+        "group",
+        "            and tp.topic not in subscribers\n",
+        "",
+        handover.test_what_a_leaving_member_has_drained_moves_before_its_slowest,
     ),
     "a leaving member keeps what it was giving up": (
         "group",
-        "if m.leaving and tp not in m.revoking and",
-        "if m.leaving and",
+        "            and tp not in m.revoking\n",
+        "",
         faults.test_a_leaving_member_does_not_get_back_what_it_was_giving_up,
     ),
     "who leaves and joins anew is given something": (

@@ -17,19 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+def on_kafka(bootstrap: str) -> Place:
+    """A place on a real Kafka."""
+    return Place(
+        KafkaBroker((bootstrap,), runtime=SystemRuntime()),
+        functools.partial(KafkaLook, bootstrap),
+        mock=False,
+    )
+
+
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    runtime = SystemRuntime()
     if request.param == "memory":
         cluster = MemoryCluster()
-        broker = MemoryBroker(cluster, runtime=runtime, auto_create_topics=False)
+        broker = MemoryBroker(cluster, runtime=SystemRuntime(), auto_create_topics=False)
         found = Place(broker, functools.partial(MemoryLook, cluster), mock=True)
     else:
-        bootstrap = request.getfixturevalue("kafka_bootstrap")
-        found = Place(
-            KafkaBroker((bootstrap,), runtime=runtime),
-            functools.partial(KafkaLook, bootstrap),
-            mock=False,
-        )
+        found = on_kafka(request.getfixturevalue("kafka_bootstrap"))
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def kafka_place(kafka_bootstrap: str) -> AsyncIterator[Place]:
+    found = on_kafka(kafka_bootstrap)
     yield found
     await found.close()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from prosody import Context, Message, ProsodyClient
 from prosody.broker.memory import MemoryBroker, MemoryCluster
-from prosody.broker.protocol import Broker, ProducerSettings
+from prosody.broker.protocol import Broker, ProducerSettings, TopicPartition
 from prosody.config import Config
 from prosody.runtime import Runtime, SystemRuntime
 from tests.support import FakeRuntime, other_tasks, run_virtual
-from tools.look import Look, LookError, MemoryLook, uncommitted
+from tools.look import KafkaLook, Look, LookError, MemoryLook, uncommitted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -128,10 +128,21 @@ class Place:
 
     async def lag(self) -> int:
         """How many records of the topic the group has not committed."""
+        return uncommitted(await (await self._look()).offsets())
+
+    async def note(self, partition: int = 0) -> str:
+        """The metadata of the last commit; empty before the first."""
+        look = await self._look()
+        if isinstance(look, KafkaLook):
+            return (await look.committed())[partition].metadata
+        kept = self.cluster.group(self.group).committed.get(TopicPartition(self.topic, partition))
+        return "" if kept is None else kept.metadata
+
+    async def _look(self) -> Look:
         if self._looking is None:
             self._looking = self.look(self.topic, self.group)
             await self._looking.start()
-        return uncommitted(await self._looking.offsets())
+        return self._looking
 
     async def nothing_left(self) -> None:
         """Wait until the group has committed everything the topic holds."""

@@ -14,6 +14,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from prosody import Context, Message
 from prosody.broker.memory.log import PartitionLog
 from prosody.consume import poller
+from prosody.consume.progress import ADMISSION_CHARS, METADATA_MAX
 from tests.client.support import DEADLINE_S, Place, Recorder, eventually, run_simulated
 
 if TYPE_CHECKING:
@@ -86,6 +87,90 @@ async def test_new_records_of_a_free_partition_arrive_while_another_is_full(plac
     await recorder.until_handled(53)
 
 
+# -- what can be noted ---------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(180)
+async def test_no_more_is_taken_in_than_a_commit_can_note(place: Place) -> None:
+    """Every second record is stuck: what finished ahead is as long to note as can be."""
+    count, commit_s = 18_000, 0.2
+    await place.create_topic(partitions=1)
+    await place.put_many([(b"key-%d" % i, i) for i in range(count)])
+
+    async def behave(context: Context, message: Message) -> None:
+        if message.payload % 2 == 0:
+            await asyncio.Event().wait()
+
+    first = Recorder(behave)
+    client = place.client(
+        max_uncommitted=count, max_concurrency=count, commit_interval=commit_s, shutdown_timeout=0.5
+    )
+    await client.subscribe(first)
+
+    loop = asyncio.get_running_loop()
+    last, since = ("", 0), loop.time()
+
+    async def stands_still() -> bool:
+        nonlocal last, since
+        now = await place.note(), len(first.attempts)
+        if now != last:
+            last, since = now, loop.time()
+        return bool(now[0]) and loop.time() - since > 3 * commit_s
+
+    await eventually(stands_still, "admission should have stopped")
+    taken_in = len(first.attempts)
+    stuck = {message.offset for message in first.attempts if message.payload % 2 == 0}
+    assert taken_in < count
+    assert len(first.handled) == taken_in - len(stuck)
+    await client.unsubscribe()  # ends those that are stuck; the others are noted
+    # Where one more might not have fitted, and not much earlier.
+    assert METADATA_MAX - 2 * ADMISSION_CHARS < len(await place.note()) <= METADATA_MAX
+    assert len(first.attempts) == taken_in
+
+    second = Recorder()
+    await client.subscribe(second)
+    await second.until_handled(count - len(first.handled))
+    await place.nothing_left()
+    offsets = [message.offset for message in first.handled + second.attempts]
+    assert sorted(offsets) == list(range(count)), "each once"
+    assert await place.note() == ""
+    await client.unsubscribe()
+
+    third = Recorder()
+    await place.put("afterwards")
+    await client.subscribe(third)
+    await third.until_handled(1)
+    await place.nothing_left()
+    assert [message.payload for message in third.handled] == ["afterwards"]
+
+
+def test_a_restart_at_the_limit_takes_in_as_much_as_before() -> None:
+    """What the note names was within the limit with all of it outstanding, and so it is again."""
+
+    async def main(place: Place) -> None:
+        await place.create_topic(partitions=1)
+        await place.put_many([(b"key-%d" % n, n) for n in range(18_000)])
+
+        async def every_second_one_is_stuck(context: Context, message: Message) -> None:
+            if message.payload % 2 == 0:
+                await asyncio.Event().wait()
+
+        running = []
+        for _ in range(2):
+            recorder = Recorder(every_second_one_is_stuck)
+            client = place.client(
+                max_uncommitted=18_000, max_concurrency=18_000, shutdown_timeout=0.5
+            )
+            await client.subscribe(recorder)
+            await asyncio.sleep(60.0)
+            running.append(sum(recorder.running.values()))
+            await client.unsubscribe()
+        assert running[0] > 5_000, "the limit was reached"
+        assert running[0] == pytest.approx(running[1], rel=0.05)
+
+    run_simulated(main)
+
+
 # -- room is used at once ------------------------------------------------------------------------
 
 
@@ -122,7 +207,11 @@ def test_the_rule_is_seen_to_be_broken_when_nobody_tells_of_room(
 ) -> None:
     async def main(place: Place) -> None:
         await place.create_topic(partitions=1)
-        recorder = Recorder()
+
+        async def takes_a_while(context: Context, message: Message) -> None:
+            await asyncio.sleep(0.001)
+
+        recorder = Recorder(takes_a_while)
         began = place.runtime.monotonic()
         await place.client(max_uncommitted=2, poll_interval=HOUR_S).subscribe(recorder)
         await place.put_many([(b"k", {"i": i}) for i in range(1500)])

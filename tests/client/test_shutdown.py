@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prosody import Context, Message
+from prosody import ClientClosedError, Context, Message
 from prosody.consume import assignment
-from tests.client.support import DEADLINE_S, Place, Recorder, run_simulated
+from tests.client.support import DEADLINE_S, Place, Recorder, run_simulated, unique
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -375,3 +375,55 @@ def signalled(
         finally:
             process.kill()
     return process.returncode, begun + out.splitlines(), err
+
+
+# -- sends of handlers that drain ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["pipeline", "best-effort"])
+async def test_a_handler_that_drains_can_still_send(place: Place, mode: str) -> None:
+    await place.create_topic(partitions=1)
+    audit = await place.create_topic(unique("audit"), partitions=1)
+    goes_on = asyncio.Event()
+    client = place.client(mode=mode)
+
+    async def sends_at_its_end(context: Context, message: Message) -> None:
+        await goes_on.wait()
+        await client.send(audit, message.key, {"of": message.payload})
+
+    recorder = Recorder(sends_at_its_end)
+    await client.subscribe(recorder)
+    await place.put({"i": 0})
+    await recorder.until(lambda r: len(r.attempts) == 1)
+    ending = asyncio.create_task(client.shutdown())
+    await asyncio.sleep(0)
+    assert await client.consumer_state() == "shut_down"
+    goes_on.set()
+    await ending
+    assert len(recorder.handled) == 1
+    assert await place.lag() == 0
+    with pytest.raises(ClientClosedError):
+        await client.send(audit, "k", {})
+
+
+async def test_a_shutdown_whose_wait_is_cancelled_is_ended_by_the_next(place: Place) -> None:
+    await place.create_topic(partitions=1)
+    goes_on = asyncio.Event()
+    client = place.client()
+
+    async def waits(context: Context, message: Message) -> None:
+        await goes_on.wait()
+        await client.send(place.topic, "other", {"i": 1})
+
+    recorder = Recorder(waits)
+    await client.subscribe(recorder)
+    await place.put({"i": 0})
+    await recorder.until(lambda r: len(r.attempts) == 1)
+    ending = asyncio.create_task(client.shutdown())
+    await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    goes_on.set()
+    await client.shutdown()
+    assert len(recorder.handled) == 1

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from prosody.broker.memory.log import MemoryRecord
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
+from prosody.config.options_qos import SchedulerOptions
 from prosody.consume.filters import Filters
+from prosody.consume.lanes import Lanes
 from prosody.consume.partition import Partition, Shared
 from prosody.consume.progress import METADATA_MAX
 from prosody.consume.steps import Steps
 from prosody.errors import BrokerError, CommitMetadataTooLargeError
-from prosody.middleware.permits import Permits
+from prosody.middleware.scheduler import Scheduler
 from prosody.middleware.stacks import Stack
 from prosody.middleware.timeout import Timeout
 from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import SUCCESS, Outcome
+from prosody.observe.storm import Storms
 from tests.support import FakeRuntime
 
 if TYPE_CHECKING:
@@ -93,29 +97,40 @@ class Around:
         takes_excise: bool = False,
         allowed: Sequence[str] | None = None,
         metadata_max: int = METADATA_MAX,
+        permits: int = 10_000,
+        idle_max: int = 1000,
     ) -> None:
         self.faults: list[BaseException] = []
         self.wants = 0
+        self._partitions: list[Partition] = []
         self.torn_down = False
         self.runtime = FakeRuntime()
+        self.storms = Storms(self.runtime)
+        log = logging.getLogger("prosody.partition")
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        self.scheduler = Scheduler(permits, SchedulerOptions(), self.runtime)
+        self.steps = Steps(HandlerMethods(Orders()), 45.0, self.runtime)
         self.shared = Shared(
             runtime=self.runtime,
-            loop=asyncio.get_running_loop(),
-            context=contextvars.copy_context(),
+            loop=loop,
+            context=context,
             filters=Filters("service", allowed),
             stack=Stack(
-                call=call,
-                permits=Permits(1),
-                timeout=Timeout(1.0, self.runtime),
+                call=self.scheduler.wrap(call),
+                scheduler=self.scheduler,
+                timeout=Timeout(1.0, self.runtime, self.storms),
                 takes_undecodable=takes_undecodable,
                 takes_excise=takes_excise,
             ),
-            steps=Steps(HandlerMethods(Orders()), 1.0, 45.0, self.runtime),
             max_uncommitted=max_uncommitted,
             want_records=self._want,
             failed=lambda _, error: self.faults.append(error),
-            torn_down=lambda: self.torn_down,
+            undecodable=self.storms.of(log),
+            skipped=self.storms.of(log),
             metadata_max=metadata_max,
+        )
+        self.lanes = Lanes(
+            self.shared.stack, self.steps, loop, context, idle_max, lambda: self.torn_down
         )
 
     def _want(self) -> None:
@@ -124,7 +139,23 @@ class Around:
     def partition(
         self, tp: TopicPartition = TP, epoch: int = 1, start: Start | None = None
     ) -> Partition:
-        return Partition(tp, epoch, start or Start(0), self.shared)
+        partition = Partition(tp, epoch, start or Start(0), self.shared, epoch)
+        self._partitions.append(partition)
+        close = partition._close
+
+        def close_lanes_too() -> None:
+            close()
+            if all(one.closed for one in self._partitions):
+                self.lanes.close()
+
+        partition._close = close_lanes_too  # type: ignore[method-assign]
+        return partition
+
+
+def lanes_of(partition: Partition) -> Lanes:
+    """The lanes of the subscription that ``partition`` belongs to."""
+    lanes: Lanes = partition._scheduler.wake.__self__  # type: ignore[attr-defined]
+    return lanes
 
 
 class FakeConsumer:
@@ -142,6 +173,7 @@ class FakeConsumer:
         self.joined.set()
         self.told: list[str] = []
         self.problem: str | None = None
+        self.unreadable: dict[TopicPartition, str] = {}
         self.seeks: list[tuple[TopicPartition, int]] = []
         self.polls: list[frozenset[TopicPartition]] = []
         self.errors: list[Exception] = []

@@ -50,7 +50,7 @@ class FakeCommitter:
 class Scene:
     def __init__(self) -> None:
         self.stage = Stage()
-        self.around = Around(self.stage)
+        self.around = Around(self.stage, idle_max=0)
         self.consumer = FakeConsumer()
         self.committer = FakeCommitter()
         self.assignment = Assignment(10.0)
@@ -228,6 +228,24 @@ async def test_lost_partitions_are_not_committed_or_waited_for() -> None:
     assert (len(scene.assignment), scene.committer.final, partition.closed) == (0, [], True)
     await settle()
     assert (scene.stage.offsets, asyncio.get_running_loop().time()) == ([], 0.0)
+
+
+async def test_keys_stay_charged_over_assignments_unless_runs_were_left_behind() -> None:
+    scene = Scene()
+    scene.assignment.on_assigned(starts(A, B))
+    kept, lost = scene.get(A).number, scene.get(B).number
+    scene.get(B).receive([record(0, partition=1)])
+    await settle()
+    await scene.assignment.on_revoked(frozenset({A}))
+    scene.assignment.on_lost(frozenset({B}))
+    scene.assignment.on_assigned(starts(A, B))
+    assert scene.get(A).number == kept
+    assert scene.get(B).number not in (kept, lost)
+    scene.get(B).receive([record(0, partition=1)])  # while the handler of the lost one still ends
+    await settle()
+    assert scene.stage.offsets == [0]
+    scene.stage.end(0)
+    await scene.assignment.close()
 
 
 async def test_nothing_is_taken_on_after_close() -> None:

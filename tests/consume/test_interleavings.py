@@ -50,6 +50,7 @@ def plans(mode: str, disturbances: bool) -> st.SearchStrategy[Plan]:
         max_concurrency=st.integers(1, 3),
         max_uncommitted=st.integers(1, 4),
         metadata_max=st.sampled_from([30, 40, METADATA_MAX]),
+        monopolization_threshold=st.sampled_from([0.0, 0.1, 1.0, 1.0]),
         steps=st.lists(steps(disturbances), min_size=4, max_size=40).map(tuple),
     )
 

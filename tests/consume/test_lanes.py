@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prosody.consume.lanes import _IDLE_MAX
+from prosody.broker.protocol import TopicPartition
 from prosody.consume.steps import Measured
 from prosody.middleware.base import compose
 from prosody.middleware.invoke import Invoke
 from prosody.middleware.timeout import Timeout
 from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import SUCCESS, Outcome
-from tests.consume.fakes import Around, Stage, record, records
+from tests.consume.fakes import Around, Stage, lanes_of, record, records
 from tests.support import other_tasks, settle
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def test_context_variables_are_never_seen_by_the_next_run(trace: object) -
     await settle()
     await handled(partition, 3)
     assert seen == ["clean"] * 4
-    assert len(partition._lanes._tasks) == 0
+    assert len(lanes_of(partition)._tasks) == 0
     await partition.drain(1.0, 2.0)
 
 
@@ -95,20 +95,20 @@ async def test_a_lane_with_a_cancellation_is_not_used_again() -> None:
     await partition.drain(1.0, 2.0)
 
 
-async def test_idle_lanes_are_limited_and_end_with_the_partition() -> None:
+async def test_idle_lanes_are_limited_and_end_when_they_are_closed() -> None:
     stage = Stage()
-    count = _IDLE_MAX + 30
-    partition = Around(stage, max_uncommitted=count).partition()
+    count, idle = 50, 20
+    partition = Around(stage, max_uncommitted=count, idle_max=idle).partition()
     partition.receive([record(n, f"k{n}".encode()) for n in range(count)])
     await settle()
     assert len(stage.offsets) == count
     for offset in range(count):
         stage.end(offset)
     await settle()
-    assert len(partition._lanes._tasks) == _IDLE_MAX
+    assert len(lanes_of(partition)._tasks) == idle
     await partition.drain(1.0, 2.0)
     await settle()
-    assert partition._lanes._tasks == set()
+    assert lanes_of(partition)._tasks == set()
     assert other_tasks() == set()
 
 
@@ -141,7 +141,7 @@ async def test_an_idle_lane_that_is_cancelled_is_forgotten() -> None:
     await settle()
     lane.cancel()
     await settle()
-    assert partition._lanes._idle == []
+    assert lanes_of(partition)._idle == []
     await handled(partition, 1)
     stage.end(1)
     await settle()
@@ -199,8 +199,8 @@ async def test_lanes_give_the_loop_a_turn() -> None:
         clock += 0.003  # three milliseconds of work without a wait
         return SUCCESS
 
-    object.__setattr__(around.shared.stack, "call", slow)
-    around.runtime.monotonic = lambda: clock  # type: ignore[method-assign]
+    object.__setattr__(around.shared.stack, "call", around.scheduler.wrap(slow))
+    around.scheduler._monotonic = around.steps.monotonic = lambda: clock
     partition = around.partition()
     other = asyncio.create_task(ticking())
     partition.receive(records(*range(100)))
@@ -219,10 +219,11 @@ class Blocking:
         self.blocked_s = 0.0
         clock = around.runtime.monotonic
         around.runtime.monotonic = lambda: clock() + self.blocked_s  # type: ignore[method-assign]
-        around.shared.steps.monotonic = around.runtime.monotonic
-        timeout = Timeout(1.0, around.runtime)
+        around.steps.monotonic = around.scheduler._monotonic = around.runtime.monotonic
+        timeout = Timeout(1.0, around.runtime, around.storms)
         invoke = Invoke(HandlerMethods(self), lambda: False)
-        object.__setattr__(around.shared.stack, "call", compose([timeout], invoke.call))
+        layers = [around.scheduler, timeout]
+        object.__setattr__(around.shared.stack, "call", compose(layers, invoke.call))
 
     async def on_message(self, _: object, message: Message) -> None:
         before_s, after_s = message.payload["blocks"]
@@ -260,7 +261,7 @@ async def test_the_handler_that_blocks_is_the_one_that_is_named(
 async def test_an_idle_lane_holds_on_to_no_run() -> None:
     partition = Around(answers).partition()
     await handled(partition, 0)
-    (lane,) = partition._lanes._tasks
+    (lane,) = lanes_of(partition)._tasks
     measured = lane.get_coro()
     assert isinstance(measured, Measured)
     assert measured.run is None
@@ -269,3 +270,57 @@ async def test_an_idle_lane_holds_on_to_no_run() -> None:
 
 async def answers(_: Run) -> Outcome:
     return SUCCESS
+
+
+async def test_there_are_as_many_lanes_as_permits_however_many_keys_are_ready() -> None:
+    stage = Stage()
+    around = Around(stage, max_uncommitted=100, permits=3)
+    partition = around.partition()
+    partition.receive([record(n, f"k{n}".encode()) for n in range(100)])
+    await settle()
+    assert (stage.offsets, partition.waiting, len(around.lanes._tasks)) == ([0, 1, 2], 97, 3)
+    stage.end(1)
+    await settle()
+    assert (stage.offsets, partition.waiting, len(around.lanes._tasks)) == ([0, 2, 3], 96, 3)
+    drained = asyncio.create_task(partition.drain(1.0, 2.0))
+    await settle()
+    assert partition.waiting == around.scheduler.waiting == 0, "no more of them will be taken"
+    for offset in stage.offsets:
+        stage.end(offset)
+    await drained
+    assert partition.to_commit() == 4
+
+
+async def test_lanes_serve_all_partitions() -> None:
+    stage = Stage()
+    around = Around(stage, permits=1)
+    one, other = around.partition(), around.partition(TopicPartition("orders", 1), 2)
+    one.receive(records(0, key=b"a"))
+    other.receive([record(7, b"b", partition=1)])
+    await settle()
+    lane = stage.on_stage[0][0].task
+    stage.end(0)
+    await settle()
+    assert stage.offsets == [7]
+    assert stage.on_stage[0][0].task is lane
+    stage.end(7)
+    await settle()
+    assert (one.to_commit(), other.to_commit()) == (1, 8)
+    for partition in (one, other):
+        await partition.drain(1.0, 2.0)
+
+
+async def test_a_fault_outside_any_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    around = Around(answers)
+    partition = around.partition()
+
+    def broken(_: float) -> None:
+        raise ZeroDivisionError("a bug")
+
+    heap = around.scheduler._heap
+    around.scheduler._heap = type("Heap", (), {"pop": staticmethod(broken), "waiting": 1})()
+    around.lanes.wake()
+    await settle()
+    assert "internal fault in a lane" in caplog.text
+    around.scheduler._heap = heap
+    await partition.drain(1.0, 2.0)

@@ -30,25 +30,59 @@ Edit: TypeAlias = "tuple[str, str, str]"
 
 MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     "a permit is not given back when the wait is cancelled": (
-        "middleware.permits",
-        "if future.done() and not future.cancelled() and future.result():",
-        "if False:",
+        "middleware.scheduler",
+        "        except asyncio.CancelledError:\n            self.give_back(run)\n",
+        "        except asyncio.CancelledError:\n",
     ),
     "a permit is not given back when the handler ends": (
-        "middleware.permits",
-        "            finally:\n                self._release()",
-        "            finally:\n                pass",
+        "middleware.scheduler",
+        "            finally:\n                self._end(run)",
+        "            finally:\n                run.permit = False",
     ),
-    "a permit is given to a wait that has ended": (
-        "middleware.permits",
-        "            if not future.done():\n                future.set_result(True)\n",
-        "            if True:\n                future.done() or future.set_result(True)\n",
+    "an interrupted wait stays in the heap": (
+        "middleware.scheduler",
+        "up.\n            self.give_back(run)\n            return False",
+        "up.\n            return False",
     ),
-    "no permit is asked for": ("middleware.permits", "if self._free:", "if True:"),
+    "a run that was not charged": (
+        "middleware.scheduler",
+        "        self._heap.complete(run.place, max(0.0, now - run.began), now)\n",
+        "",
+    ),
+    "no permit is asked for": (
+        "middleware.scheduler",
+        "        while self._free:\n            self.latest",
+        "        while True:\n            self.latest",
+    ),
     "a retry holds its permit": (
         "middleware.stacks",
-        "layers = [forever(), *innermost]",
-        "layers = [innermost[0], permits, forever(), timeout]",
+        "layers = [retries(None), monopolization, Shutdown(), scheduler, timeout]",
+        "layers = [Shutdown(), scheduler, retries(None), monopolization, timeout]",
+    ),
+    "a wait holds its permit": (
+        "middleware.retry",
+        "    run.partition.give_back(run)\n",
+        "",
+    ),
+    "a permit that comes back while others wait wakes nobody": (
+        "middleware.scheduler",
+        "        if self._heap.waiting and not self._looking:",
+        "        if False:",
+    ),
+    "the meter is not told of an end": (
+        "middleware.scheduler",
+        "            self._meter.end(run.place, now)",
+        "            pass",
+    ),
+    "a key that is refused waits for ever": (
+        "middleware.retry",
+        "outcome.until - self._runtime.monotonic())",
+        "1e9)",
+    ),
+    "what waits for a permit outlives its partition": (
+        "consume.partition",
+        "                self._scheduler.give_back(run)\n                self.finish(run, ABANDONED)",
+        "                pass",
     ),
     "an abandoned run completes its offset": (
         "consume.partition",
@@ -62,11 +96,12 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a key is free before its run has ended": (
         (
-            "consume.lanes",
-            "            runs.add(run)\n",
-            "            runs.add(run)\n            queue.done(run.key)\n",
+            "consume.partition",
+            "        self.runs.add(run)\n        self.waiting += 1\n",
+            "        self.runs.add(run)\n        self.waiting += 1\n"
+            "        if self.queue.done(run.key): self._ready(now)\n",
         ),
-        ("consume.partition", "        self.queue.done(run.key)\n", ""),
+        ("consume.partition", "        if self.queue.done(run.key):\n", "        if False:\n"),
     ),
     "a commit goes one past an unfinished offset": (
         "consume.progress",
@@ -86,56 +121,24 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "or says what runs twice.\n                self._note_failure(error)\n",
     ),
     "nobody is woken after an admission": (
-        "consume.partition",
-        "        self.admit()\n        self.wake_lane()\n",
-        "        self.admit()\n        if not self.runs:\n            self.wake_lane()\n",
+        "middleware.scheduler",
+        "run.work_class, now)\n        if self._free:\n            self.wake()\n\n    def take",
+        "run.work_class, now)\n\n    def take",
     ),
     "a lane does not wake the next one": (
         "consume.lanes",
-        "            if queue.ready:\n                self.wake()\n            runs",
-        "            runs",
+        "            if scheduler.has_more:\n                self.wake()\n            run.task",
+        "            run.task",
     ),
-    "nobody is woken when a wait for a permit ends": (
-        "middleware.permits",
-        "            run.partition.wake_lane()\n",
-        "",
+    "room is not used when nothing waits": (
+        "consume.partition",
+        "        if not self.waiting or self._ends_until_look <= 0:",
+        "        if self._ends_until_look <= 0:",
     ),
-    "a wait for a permit is not counted off": (
-        "middleware.permits",
-        "            run.partition.permit_waits -= 1\n",
-        "",
-    ),
-    "a lane forgets that it was woken": (
+    "what a lane takes is not counted": (
         "consume.lanes",
-        "        self._waking = False\n        while",
-        "        while",
-    ),
-    "a retiring lane leaves no heir": (
-        "consume.lanes",
-        "        self._partition.admit()\n        if self._partition.queue.ready:\n            self.wake()",
-        "        self._partition.admit()",
-    ),
-    "room is not used when a run ends": (
-        "consume.lanes",
-        "                partition.admit()\n"
-        "                if queue.ready:\n                    continue\n",
-        "",
-    ),
-    "more is admitted than max_uncommitted": (
-        "consume.inbox",
-        "while at < stop and room > 0:",
-        "while at < stop:",
-    ),
-    "the poller is not told of room": ("consume.poller", "if self._waiting:", "if False:"),
-    "context variables stay in a reused lane": (
-        "consume.lanes",
-        "if task.cancelling() or self._differs():",
-        "if task.cancelling():",
-    ),
-    "a retry sees the context variables of the attempt before": (
-        "middleware.invoke",
-        "if run.attempt > 1:",
-        "if False:",
+        "                partition.taken()",
+        "                pass",
     ),
     "a lane keeps a cancellation": (
         "middleware.invoke",
@@ -149,7 +152,7 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a cancelled wait loses its run": (
         "consume.lanes",
-        "        if self._partition.running and not self._shared.torn_down():\n",
+        "        if run.partition.running and not self._torn_down():\n",
         "        if False:\n",
     ),
     "a SystemExit ends the lane": (
@@ -182,6 +185,13 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "if not await self._writer.write(run, outcome.error):",
         "if False:",
     ),
+    "an offset is done before its dead letter is written": (
+        "middleware.dead_letter",
+        "                if not await self._writer.write(run, outcome.error):\n"
+        "                    return ABANDONED\n",
+        "                import asyncio\n"
+        "                self.writing = asyncio.ensure_future(self._writer.write(run, outcome.error))\n",
+    ),
     "a revoke does not stop admission": (
         "consume.partition",
         "    def _stop_admission(self) -> None:\n        self.running = False\n",
@@ -194,8 +204,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a shutdown does not end backoffs": (
         "consume.partition",
-        "            run.interrupt()",
-        "            pass",
+        "                run.interrupt()",
+        "                pass",
     ),
     "a lost partition is not told": (
         "consume.partition",
@@ -203,10 +213,10 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "        self._close()",
     ),
     "a deadline is not watched": ("middleware.timeout", "running[run] = None", "pass"),
-    "closed partitions keep their lanes": (
-        "consume.partition",
-        "        self._lanes.close()",
-        "        pass",
+    "idle lanes do not end": (
+        "consume.lanes",
+        "        self._closed = True\n        idle",
+        "        return\n        idle",
     ),
     "the last commit is forgotten": (
         "consume.assignment",
@@ -327,6 +337,7 @@ def plan_of(seed: int) -> Plan:
         max_concurrency=chance.randint(1, 3),
         max_uncommitted=chance.randint(1, 4),
         metadata_max=chance.choice((30, 40, METADATA_MAX)),
+        monopolization_threshold=chance.choice((0.0, 0.1, 1.0, 1.0)),
         steps=tuple(steps),
     )
 

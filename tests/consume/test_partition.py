@@ -14,7 +14,7 @@ from prosody.consume.progress import Reached
 from prosody.model.message import ExciseMessage, Message
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import Run
-from tests.consume.fakes import Around, Stage, record, records
+from tests.consume.fakes import Around, Stage, lanes_of, record, records
 from tests.support import settle
 
 if TYPE_CHECKING:
@@ -334,4 +334,4 @@ async def close(partition: Partition, stage: Stage) -> None:
     await drained
     await settle()
     assert (partition.runs, partition.queue.queued, partition.queue.in_flight) == (set(), 0, 0)
-    assert partition._lanes._tasks == set()
+    assert lanes_of(partition)._tasks == set()

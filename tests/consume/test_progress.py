@@ -7,13 +7,13 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prosody._core.offset_set import MAX_TEXT, decode_finished
 from prosody.broker.protocol import Start
 from prosody.consume.progress import METADATA_MAX, Progress, Reached
-from prosody.consume.remembered import encode_runs
+from prosody.consume.remembered import encode_runs, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,6 +219,31 @@ def test_what_may_be_admitted_always_fits(
             end(chance.randrange(len(running)))
     while running:
         end(chance.randrange(len(running)))
+
+
+@given(
+    finished=st.sets(st.integers(1, 60), min_size=1, max_size=40),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=300)
+def test_what_lies_between_the_runs_of_a_note_finishes_within_its_bound(
+    finished: set[int], seed: int
+) -> None:
+    start = noted(0, *finished)
+    found = remembered("p", start)
+    assert found is not None
+    order = [offset for offset in range(found.end) if offset not in finished]
+    random.Random(seed).shuffle(order)
+    done = set(finished)
+    longest = len(start.metadata)
+    for offset in order:
+        done.add(offset)
+        lowest = next(n for n in range(found.end + 1) if n not in done)
+        runs = [(n, n + 1) for n in done if n > lowest]
+        longest = max(longest, len(encode_runs(lowest, runs, MAX_TEXT)))
+    assert longest <= found.most
+    # A note that was written within a limit does not come close to one twice as long.
+    assert found.most <= 1.5 * len(start.metadata) + 1
 
 
 def test_runs_that_overlap_are_one() -> None:

@@ -10,12 +10,10 @@ import pytest
 
 from prosody.broker.protocol import TopicPartition
 from prosody.consume import watch as the_module
-from prosody.middleware.base import compose
-from prosody.middleware.permits import Permits
 from prosody.middleware.retry import pause
 from prosody.model.outcome import SUCCESS, Outcome
+from prosody.observe.storm import BURST, QUIET_S
 from tests.consume.fakes import Around, Stage, record, records
-from tests.middleware.fakes import Gate, in_lane, make_run
 from tests.mutant import mutant
 from tests.support import other_tasks, run_virtual, settle
 
@@ -37,8 +35,7 @@ class Scene:
         self.told: list[tuple[str, str]] = []
         self.problem: str | None = None
         self.stage = Stage()
-        self.permits = Permits(1)
-        self.around = Around(compose([self.permits], self.on_stage))
+        self.around = Around(self.on_stage, permits=1)
         self.partition = self.around.partition()
         self.held: tuple[Partition, ...] = (self.partition,)
         self.polls = True
@@ -50,8 +47,9 @@ class Scene:
             self,
             self,
             self,
-            self.permits,
-            self.around.shared.steps,
+            self.around.scheduler,
+            self.around.steps,
+            self.around.storms,
             THRESHOLD_S,
             self.around.runtime,
         )
@@ -132,11 +130,13 @@ async def says_what_the_oldest_waits_for(scene: Scene) -> None:
     keys = (b"a", b"a", b"b", b"c", b"d")
     scene.partition.receive([record(offset, key) for offset, key in enumerate(keys)])
     await settle()
-    scene.stage.end(0)  # the permit goes to 2; 3 and 4 wait for it, and 1 for a lane
     await asyncio.sleep(31.0)
     (text,) = scene.watch.stalled()
-    assert "offset 1 is unfinished" in text
-    assert "queued behind offset 2 (its handler runs (attempt 1))" in text
+    assert "offset 0 key 'a' is unfinished for 31 s: its handler runs (attempt 1)" in text
+    scene.stage.end(0)  # the permit goes to 2; 3, 4 and 1 wait for it
+    await settle()
+    (text,) = scene.watch.stalled()
+    assert "offset 1 key 'a' is unfinished for 31 s: it waits for a permit (1 in use)" in text
     for offset in (2, 3, 4, 1):
         scene.stage.end(offset)
         await settle()
@@ -144,7 +144,7 @@ async def says_what_the_oldest_waits_for(scene: Scene) -> None:
 
 
 async def knows_a_permit_from_a_backoff(scene: Scene) -> None:
-    other = scene.around.partition(TopicPartition("other", 1))
+    other = scene.around.partition(TopicPartition("other", 1), 2)
     other.receive([record(0, topic="other", partition=1)])
     await settle()
     scene.partition.receive(records(0))
@@ -257,6 +257,15 @@ async def sees_a_loop_that_is_blocked_by_others(scene: Scene) -> None:
     assert len(scene.told) == 1
 
 
+async def tells_what_a_storm_left_out(scene: Scene) -> None:
+    storm = scene.around.storms.of(logging.getLogger("prosody.watch"))
+    for _ in range(BURST + 3):
+        storm.allows(logging.WARNING)
+    await asyncio.sleep(QUIET_S + 1.0)
+    ((_, text),) = scene.told
+    assert text.endswith("(3 more like this in the last 5 s)")
+
+
 SCENARIOS: list[Callable[[Scene], Awaitable[None]]] = [
     tells_a_stall_once_and_its_end,
     tells_a_second_stall,
@@ -270,6 +279,7 @@ SCENARIOS: list[Callable[[Scene], Awaitable[None]]] = [
     tells_an_outage_once_and_its_end,
     is_silent_about_a_short_outage,
     sees_a_loop_that_is_blocked_by_others,
+    tells_what_a_storm_left_out,
 ]
 
 
@@ -292,21 +302,6 @@ async def test(scenario: Callable[[Scene], Awaitable[None]]) -> None:
     await play(scenario)
 
 
-async def test_who_waits_for_a_permit() -> None:
-    permits, gate = Permits(1), Gate()
-    runs = [make_run(offset) for offset in range(3)]
-    lanes = [in_lane(permits.wrap(gate), run) for run in runs]
-    await settle()
-    assert [permits.awaited_by(run) for run in runs] == [False, True, True]
-    lanes[1].cancel()
-    await settle()
-    assert [permits.awaited_by(run) for run in runs] == [False, False, True]
-    for _ in range(2):
-        gate.let_out()
-        await settle()
-    assert [permits.awaited_by(run) for run in runs] == [False] * 3
-
-
 MUTANTS = {
     "a stall is told at every look": ("self._told[what] = (now, name)", "pass"),
     "the end of a stall is not told": ("if what in held:", "if False:"),
@@ -327,8 +322,9 @@ MUTANTS = {
     ),
     "the poll loop is not looked at": ("if idle_s >= self._threshold_s:", "if False:"),
     "the lateness is not looked at": ("self._steps.arrived(now)", "pass"),
-    "a permit looks like a backoff": ("if self._permits.awaited_by(run):", "if False:"),
-    "any run is the oldest": ("run is not None and run.record.offset == offset", "run is not None"),
+    "a permit looks like a backoff": ("if self._scheduler.awaited_by(run):", "if False:"),
+    "what a storm left out is never told": ("self._storms.settle()", "pass"),
+    "any run is the oldest": ("if run.record.offset == offset), None)", "), None)"),
 }
 
 

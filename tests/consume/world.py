@@ -48,6 +48,7 @@ SHUTDOWN_TIMEOUT_S = 10.0
 CLOCK_S = 1e-6
 """Sums of floats are not exact."""
 MAX_RETRIES = 2
+MONOPOLIZATION_WINDOW_S = 10.0
 
 mark: contextvars.ContextVar[object] = contextvars.ContextVar("mark")
 
@@ -93,6 +94,7 @@ class Plan:
     max_concurrency: int = 2
     max_uncommitted: int = 2
     metadata_max: int = METADATA_MAX
+    monopolization_threshold: float = 1.0
     steps: tuple[tuple[Any, ...], ...] = ()
 
 
@@ -172,6 +174,8 @@ class World:
                 "max_concurrency": self.plan.max_concurrency,
                 "max_uncommitted": self.plan.max_uncommitted,
                 "max_retries": MAX_RETRIES,
+                "monopolization_threshold": self.plan.monopolization_threshold,
+                "monopolization_window": MONOPOLIZATION_WINDOW_S,
                 "retry_base": 0.1,
                 "max_retry_delay": 1.0,
                 "timeout": TIMEOUT_S,
@@ -490,21 +494,27 @@ class World:
     def check_busy(self) -> None:
         """In a quiet moment nothing is left undone that could be done: no wake-up was missed."""
         for member in self.members:
-            permits = member.consumer._stack.permits
+            scheduler = member.consumer._stack.scheduler
+            scheduler._heap.check_valid()
             shared = member.consumer._assignment._shared
             handlers = sum(a.context._run.partition._shared is shared for a in self.inside)
-            if permits.in_use != handlers:
-                self.faults.append(f"{permits.in_use} permits in use, {handlers} handlers run")
-            if permits.in_use < self.plan.max_concurrency and permits.waiting:
+            if not handlers == scheduler.in_use == scheduler._heap.dispatched:
+                self.faults.append(
+                    f"{scheduler.in_use} permits in use, {scheduler._heap.dispatched} charged, "
+                    f"{handlers} handlers run"
+                )
+            if scheduler.has_more:
                 self.faults.append("a run waits for a permit and one is free")
             for partition in member.running():
-                if partition.queue.ready and not partition.permit_waits:
-                    self.faults.append(f"{partition.name}: a key is ready and no lane takes it")
+                if partition.queue.ready:
+                    self.faults.append(f"{partition.name}: a key is ready and does not wait")
+                if partition.waiting != sum(run.task is None for run in partition.runs):
+                    self.faults.append(f"{partition.name}: {partition.waiting} do not wait")
                 room = partition.uncommitted < self.plan.max_uncommitted and (
                     partition._inbox._admissible > 0
                     or partition.progress.admissible(self.plan.metadata_max) > 0
                 )
-                if room and not partition.wants_records and not partition.queue.ready:
+                if room and not partition.wants_records and not partition.waiting:
                     self.faults.append(f"{partition.name}: room, and records that are not admitted")
                 if self._is_left_unpolled(member, partition):
                     self.faults.append(f"{partition.name}: room, and records that are not polled")
@@ -563,19 +573,33 @@ class World:
 
     def _check_leftovers(self) -> None:
         for member in self.everyone:
-            permits = member.consumer._stack.permits
-            if permits.in_use or permits.waiting:
-                self.faults.append(f"permits: {permits.in_use} in use, {permits.waiting} waiting")
+            scheduler = member.consumer._stack.scheduler
+            heap = scheduler._heap
+            if scheduler.in_use or heap.waiting or heap.dispatched:
+                self.faults.append(f"{scheduler.in_use} permits in use, {heap!r}")
+            if member.consumer._lanes._tasks:
+                self.faults.append("lanes are left")
+            if scheduler._meter is not None:
+                self._check_meter(scheduler._meter)
             if member.consumer._stack.timeout._running or member.consumer._stack.timeout._timer:
                 self.faults.append("a deadline is still watched")
             for partition in member.partitions:
                 queue = partition.queue
-                if queue.queued or queue.in_flight or partition.runs or partition._lanes._tasks:
+                if queue.queued or queue.in_flight or partition.runs or partition.waiting:
                     self.faults.append(
                         f"{partition.name} left: {queue!r}, {len(partition.runs)} runs"
                     )
         if tasks := other_tasks():
             self.faults.append(f"tasks left: {tasks}")
+
+    def _check_meter(self, meter: Any) -> None:
+        """No run is counted that does not run: long after the last one, no key has used anything."""
+        meter.check_valid()
+        later = self.runtime.monotonic() + 10 * MONOPOLIZATION_WINDOW_S
+        numbers = range(1, 1 + sum(len(member.partitions) for member in self.everyone))
+        for place in ((n, key) for n in numbers for key in {key for _, key in self.kinds.values()}):
+            if meter.used(place, later):
+                self.faults.append(f"{place} is counted as running")
 
 
 async def _end(how: str) -> Any:  # noqa: C901  # a list, though it is written as a match

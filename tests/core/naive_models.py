@@ -189,7 +189,7 @@ class NaiveOffsetTracker:
             now = sum(len(gamma(b - a)) for a, b in pairwise(ends)) + len(self.unfinished) // 2
             self.needed = bits = min(bits, now)
             self.counted = len(self.admitted)
-            self.count_at = calls + len(self.unfinished) // 2 + 8
+            self.count_at = calls + len(self.unfinished) // 2
         return 7 + ceil(bits / 6) if bits else 0
 
     def check_valid(self) -> None:

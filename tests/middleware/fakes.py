@@ -11,6 +11,8 @@ from prosody.broker.protocol import TopicPartition
 from prosody.model.message import ExciseMessage, Message, utc_from_ms
 from prosody.model.outcome import SUCCESS, Kind, Outcome
 from prosody.model.run import Run
+from prosody.observe.storm import Storms
+from tests.support import FakeRuntime
 
 if TYPE_CHECKING:
     from prosody.consume.partition import Partition
@@ -29,11 +31,11 @@ class FakePartition:
         self.running = True
         self.cancelling = False
         self.closed = False
-        self.permit_waits = 0
-        self.lanes_woken = 0
+        self.number = 1
+        self.gave_back: list[Run] = []
 
-    def wake_lane(self) -> None:
-        self.lanes_woken += 1
+    def give_back(self, run: Run) -> None:
+        self.gave_back.append(run)
 
     def fresh_context(self) -> contextvars.Context:
         return contextvars.Context()
@@ -62,6 +64,11 @@ def make_run(
     )
     run.task = asyncio.current_task()
     return run
+
+
+def storms() -> Storms:
+    """Storms that nobody settles."""
+    return Storms(FakeRuntime())
 
 
 class Inner:
@@ -103,6 +110,7 @@ def in_lane(call: Any, run: Run) -> asyncio.Task[Outcome]:
 
     async def lane() -> Outcome:
         run.task = asyncio.current_task()
+        run.began = run.partition.loop.time()  # the scheduler's part
         outcome: Outcome = await call(run)
         return outcome
 

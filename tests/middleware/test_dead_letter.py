@@ -9,10 +9,10 @@ import pytest
 
 from prosody.broker.memory.log import MemoryRecord
 from prosody.broker.protocol import SentRecord
-from prosody.errors import SendError, SendTimeoutError
+from prosody.errors import RecordTooLargeError, SendError, SendTimeoutError
 from prosody.middleware.dead_letter import DeadLetter, DeadLetterWriter
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
-from tests.middleware.fakes import DEFERRED, PERMANENT, TRANSIENT, Inner, in_lane, make_run
+from tests.middleware.fakes import DEFERRED, PERMANENT, TRANSIENT, Inner, in_lane, make_run, storms
 from tests.support import FakeRuntime, settle
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Sender:
 
 
 def writer(sender: Sender) -> DeadLetterWriter:
-    return DeadLetterWriter(sender, "failures", "service", "here", 1.0, 8.0, FakeRuntime())
+    return DeadLetterWriter(
+        sender, "failures", "service", "here", 1.0, 8.0, FakeRuntime(), storms()
+    )
 
 
 def record(headers: tuple[tuple[str, bytes | None], ...] = (), timestamp: int = 1_500) -> Any:
@@ -114,8 +116,26 @@ async def test_it_is_repeated_until_it_is_written() -> None:
     assert asyncio.get_running_loop().time() > 0
 
 
-async def test_what_is_refused_for_good_is_written_without_its_value() -> None:
-    sender = Sender(SendError("too large", retriable=False), SendError("busy"))
+async def test_what_is_refused_for_another_reason_keeps_its_value() -> None:
+    """Rights that are missing for a while, for example."""
+    sender = Sender(*[SendError("not allowed", retriable=False)] * 3)
+    assert await writer(sender).write(make_run(record=record()), ValueError("why")) is True
+    ((_, _, value, headers),) = sender.sent
+    assert value == b"{value"
+    assert "source-value-dropped" not in dict(headers)
+
+
+async def test_what_is_refused_for_the_size_of_a_neighbour_keeps_its_value() -> None:
+    """A broker refuses a whole batch; alone, the record passes."""
+    sender = Sender(
+        RecordTooLargeError("too large"), SendError("busy"), RecordTooLargeError("again")
+    )
+    assert await writer(sender).write(make_run(record=record()), ValueError("why")) is True
+    assert sender.sent[0][2] == b"{value"
+
+
+async def test_what_is_too_large_is_written_without_its_value() -> None:
+    sender = Sender(*[RecordTooLargeError("too large")] * 2, SendError("busy"))
     assert await writer(sender).write(make_run(record=record()), ValueError("why")) is True
     ((_, key, value, headers),) = sender.sent
     assert (key, value) == (b"\xffkey", None)

@@ -15,7 +15,7 @@ from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import Kind, Outcome
 from prosody.model.run import Run
-from tests.middleware.fakes import in_lane, make_run
+from tests.middleware.fakes import in_lane, make_run, storms
 from tests.middleware.test_dead_letter import Sender
 from tests.support import FakeRuntime, settle
 
@@ -38,9 +38,9 @@ def build(mode: str, handler: object, sender: Sender | None = None, **options: A
         "telemetry_enabled": False, **options,
     }  # fmt: skip
     runtime = FakeRuntime()
-    writer = sender and DeadLetterWriter(sender, "failures", "g", "s", 1.0, 4.0, runtime)
+    writer = sender and DeadLetterWriter(sender, "failures", "g", "s", 1.0, 4.0, runtime, storms())
     return stacks.build(
-        Config.load(values, {}), HandlerMethods(handler), runtime, lambda: False, writer
+        Config.load(values, {}), HandlerMethods(handler), runtime, storms(), lambda: False, writer
     )
 
 
@@ -69,9 +69,9 @@ async def test_compose_puts_the_first_layer_outermost() -> None:
 @pytest.mark.parametrize(
     ("mode", "layers"),
     [
-        ("pipeline", ["Retry", "Shutdown", "Permits", "Timeout"]),
-        ("low-latency", ["DeadLetter", "Retry", "Shutdown", "Permits", "Timeout"]),
-        ("best-effort", ["LogAndSkip", "Shutdown", "Permits", "Timeout"]),
+        ("pipeline", ["Retry", "Monopolization", "Shutdown", "Scheduler", "Timeout"]),
+        ("low-latency", ["DeadLetter", "Retry", "Shutdown", "Scheduler", "Timeout"]),
+        ("best-effort", ["LogAndSkip", "Shutdown", "Scheduler", "Timeout"]),
     ],
 )
 async def test_the_layers_of_each_mode(
@@ -115,7 +115,7 @@ async def test_no_permit_is_held_in_a_backoff() -> None:
     stack = build("pipeline", handler, max_concurrency=1, retry_base=100.0, max_retry_delay=500.0)
     lane = in_lane(stack.call, make_run(0))
     await settle()
-    assert (handler.calls, stack.permits.in_use) == (1, 0)
+    assert (handler.calls, stack.scheduler.in_use) == (1, 0)
     assert (await in_lane(stack.call, make_run(1, key="other"))).kind is not None
     await lane
 

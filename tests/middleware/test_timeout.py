@@ -13,7 +13,7 @@ from prosody.middleware.timeout import Timeout
 from prosody.model.context import Context
 from prosody.model.outcome import SUCCESS, Outcome
 from prosody.model.run import Run
-from tests.middleware.fakes import in_lane, make_run
+from tests.middleware.fakes import in_lane, make_run, storms
 from tests.mutant import mutant
 from tests.support import DeadlockError, FakeRuntime, run_virtual, settle
 
@@ -37,7 +37,7 @@ def deadlines_watched(timeout: Timeout) -> int:
 
 
 async def test_each_run_has_its_own_deadline_and_one_timer_is_enough() -> None:
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
     call = timeout.wrap(handler)
     loop = asyncio.get_running_loop()
     ended: dict[int, float] = {}
@@ -57,7 +57,7 @@ async def test_each_run_has_its_own_deadline_and_one_timer_is_enough() -> None:
 
 
 async def test_a_run_that_ends_in_time_is_left_alone() -> None:
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
 
     async def works(_: Run) -> Outcome:
         await asyncio.sleep(9.0)
@@ -71,7 +71,7 @@ async def test_a_run_that_ends_in_time_is_left_alone() -> None:
 
 
 async def test_a_retried_run_gets_a_new_deadline_behind_the_others() -> None:
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
     call = timeout.wrap(handler)
     loop = asyncio.get_running_loop()
     first = in_lane(call, make_run(0))
@@ -88,7 +88,7 @@ async def test_a_retried_run_gets_a_new_deadline_behind_the_others() -> None:
 
 
 async def test_the_context_says_so_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
     run = make_run(5)
     lane = in_lane(timeout.wrap(handler), run)
     await settle()
@@ -105,7 +105,7 @@ async def test_the_context_says_so_at_the_deadline(caplog: pytest.LogCaptureFixt
 
 
 async def test_close_watches_no_more() -> None:
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
     run = make_run()
     lane = in_lane(timeout.wrap(handler), run)
     await settle()
@@ -139,7 +139,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_handler_that_ignores_its_cancellation_is_told_once(
     timeout_s: float, told_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    timeout = Timeout(timeout_s, FakeRuntime())
+    timeout = Timeout(timeout_s, FakeRuntime(), storms())
     lane = in_lane(timeout.wrap(stubborn), make_run(7))
     await asyncio.sleep(told_s - 0.01)
     assert "timed out after" in caplog.text
@@ -168,7 +168,7 @@ async def test_a_handler_that_cleans_up_in_time_is_not_told(
             run.handling = False
         return SUCCESS
 
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
     lane = in_lane(timeout.wrap(cleans_up), make_run())
     await asyncio.wait([lane])
     await asyncio.sleep(20.0)
@@ -177,7 +177,7 @@ async def test_a_handler_that_cleans_up_in_time_is_not_told(
 
 
 async def test_one_that_is_stubborn_delays_no_other_deadline() -> None:
-    timeout = Timeout(0.1, FakeRuntime())
+    timeout = Timeout(0.1, FakeRuntime(), storms())
     loop = asyncio.get_running_loop()
     first = in_lane(timeout.wrap(stubborn), make_run(0))
     await asyncio.sleep(0.15)  # the grace of the first ends at 1.1
@@ -194,7 +194,7 @@ async def test_a_loop_that_was_blocked_leaves_time_to_stop(
     clock = runtime.monotonic
     blocked_s = 0.0
     runtime.monotonic = lambda: clock() + blocked_s  # type: ignore[method-assign]
-    timeout = Timeout(10.0, runtime)
+    timeout = Timeout(10.0, runtime, storms())
     lane = in_lane(timeout.wrap(handler), make_run())
     await settle()
     blocked_s = 60.0  # the sweep comes long after deadline and grace
@@ -205,7 +205,7 @@ async def test_a_loop_that_was_blocked_leaves_time_to_stop(
 
 
 async def test_close_tells_no_more_of_the_stubborn(caplog: pytest.LogCaptureFixture) -> None:
-    timeout = Timeout(10.0, FakeRuntime())
+    timeout = Timeout(10.0, FakeRuntime(), storms())
     lane = in_lane(timeout.wrap(stubborn), make_run())
     await asyncio.sleep(10.5)
     timeout.close()
@@ -227,7 +227,7 @@ MUTANTS = {
     ),
     "counted from the deadline": (
         "self._cancelled[run] = now",
-        "self._cancelled[run] = run.deadline",
+        "self._cancelled[run] = run.began + self._timeout_s",
     ),
     "close forgets the cancelled": ("        self._cancelled.clear()\n", ""),
 }

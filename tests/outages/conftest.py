@@ -11,7 +11,7 @@ from prosody.broker.kafka import KafkaBroker
 from prosody.broker.memory import MemoryBroker
 from prosody.runtime import SystemRuntime
 from tests.broker.levers import KafkaLevers, MemoryLevers
-from tests.client.conftest import place  # noqa: F401  # a fixture
+from tests.client.conftest import kafka_place, place  # noqa: F401  # fixtures
 from tests.client.support import Place
 from tests.outages.support import Log
 from tools.look import KafkaLook
@@ -70,15 +70,3 @@ def log() -> Iterator[Log]:
     """Everything that is logged, from here to the end of the test."""
     with Log() as found:
         yield found
-
-
-@pytest.fixture
-async def kafka_place(kafka_bootstrap: str) -> AsyncIterator[Place]:
-    """A place on the session's Kafka."""
-    found = Place(
-        KafkaBroker((kafka_bootstrap,), runtime=SystemRuntime()),
-        functools.partial(KafkaLook, kafka_bootstrap),
-        mock=False,
-    )
-    yield found
-    await found.close()

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as LowerPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from prosody.broker.kafka import KafkaBroker, patience
+from prosody.broker.kafka import consumer as consumer_module
+from prosody.broker.kafka.assignors import make_assignor
 from prosody.broker.kafka.producer import DELIVERY_LIMIT_S
 from prosody.broker.protocol import ProducerSettings
 from prosody.errors import BrokerError, SendTimeoutError
-from tests.broker.members import fresh, make_topic, producing
+from tests.broker.members import consumer_settings, fresh, make_topic, producing
 from tests.client.support import Place
 from tests.mutant import mutant
 from tests.outages.support import DEADLINE_S
@@ -94,6 +98,120 @@ async def test_a_batch_is_not_given_up_for_lack_of_a_leader() -> None:
         assert (await queued(impatient)).exception(), "aiokafka has changed: is this needed?"
         patience.keep_batches(patient, DELIVERY_LIMIT_S)
         assert not (await queued(patient)).done()
+
+
+async def _sender_of_a_healthy_topic(sends: int) -> tuple[int, int]:
+    """While a metadata update hangs: the turns of aiokafka's loop, and what hangs on to the update."""
+    turns = 0
+    with unused(AIOKafkaProducer(enable_idempotence=True, acks="all")) as producer:
+        patience.serve_the_others(producer)
+        producer._txn_manager.set_pid_and_epoch(1, 0)
+        client, sender, accumulator = (
+            producer.client,
+            producer._sender,
+            producer._message_accumulator,
+        )
+        update = client._md_update_fut = asyncio.get_running_loop().create_future()
+        client.cluster.leader_for_partition = lambda tp: -1 if tp.topic == "dead" else 1
+        drain = accumulator.drain_by_nodes
+
+        def counted(**options: Any) -> Any:
+            nonlocal turns
+            turns += 1
+            return drain(**options)
+
+        async def acknowledge(node: int, batches: Any) -> None:
+            await asyncio.sleep(0)
+            for batch in batches.values():
+                batch.done(0, 1, 0)
+            sender._in_flight.remove(node)
+            sender._muted_partitions -= batches.keys()
+
+        accumulator.drain_by_nodes, sender._send_produce_req = counted, acknowledge
+        await sender.start()
+        await accumulator.add_message(LowerPartition("dead", 0), b"k", b"v", 1.0)
+        for _ in range(sends):
+            await (await accumulator.add_message(LowerPartition("live", 0), b"k", b"v", 1.0))
+        hanging = len(update._callbacks or ())
+        records = len(accumulator.waiter()._callbacks or ())
+        assert update.done() is False
+        sender.sender_task.cancel()
+        await asyncio.wait([sender.sender_task])
+    return turns, hanging + records
+
+
+async def test_a_loop_that_turns_while_an_update_hangs_piles_nothing_up() -> None:
+    turns, hanging = await _sender_of_a_healthy_topic(200)
+    assert turns >= 200
+    assert hanging <= 4
+
+
+async def test_a_loop_that_waits_for_an_update_wakes_at_its_end_and_at_new_records() -> None:
+    loop = asyncio.get_running_loop()
+    updates: list[asyncio.Future[None]] = []
+
+    def update() -> asyncio.Future[None]:
+        updates.append(loop.create_future())
+        return updates[-1]
+
+    records = loop.create_future()
+    producer = SimpleNamespace(
+        client=SimpleNamespace(force_metadata_update=update),
+        _message_accumulator=SimpleNamespace(waiter=lambda: records),
+        _sender=SimpleNamespace(client=None),
+    )
+    patience.serve_the_others(producer)
+    client: Any = producer._sender.client
+    first = client.force_metadata_update()
+    assert client.force_metadata_update() is first
+    updates[0].set_result(None)
+    await asyncio.wait_for(first, 1.0)
+    second = client.force_metadata_update()
+    assert len(updates) == 2
+    records.set_result(None)
+    await asyncio.wait_for(second, 1.0)
+    third = client.force_metadata_update()  # those records are not taken yet
+    await asyncio.wait_for(third, 1.0)
+    assert len(updates) == 2
+
+
+def _consumer_without_a_leader() -> int:
+    """How often a consumer of ours asks for metadata in 10 s while a partition has no leader."""
+
+    async def run() -> int:
+        runtime = FakeRuntime()
+        asked = 0
+
+        async def update(*_: object) -> bool:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0.001)
+            return True
+
+        settings = consumer_settings("g")
+        made: Any = KafkaBroker(("nowhere:9",), runtime=runtime).consumer(settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AIOKafkaClient, "_metadata_update", lambda self, *args: update(*args))
+            consumer = made._make(make_assignor("range"))
+            with unused(consumer):
+                client = consumer._client
+                client._sync_task = asyncio.create_task(client._md_synchronizer())
+                client.cluster.leader_for_partition = lambda tp: -1
+                consumer._subscription.subscribe({"t"})
+                consumer._subscription.assign_from_subscribed([LowerPartition("t", 0)])
+                fetcher = Fetcher(client, consumer._subscription, auto_offset_reset="none")
+                await asyncio.sleep(10.0)
+                await fetcher.close()
+                await client.close()
+        return asked
+
+    return run_virtual(run())
+
+
+def test_a_consumer_without_a_leader_asks_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 10 < _consumer_without_a_leader() <= 10 / patience.METADATA_PAUSE_S + 1
+    monkeypatch.setattr(consumer_module, "pace_metadata", lambda client, runtime: None)
+    assert _consumer_without_a_leader() > 1_000
 
 
 class Nobody:

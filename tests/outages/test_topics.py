@@ -135,6 +135,21 @@ async def test_a_deleted_topic_leaves_the_others_alone_and_comes_back_from_its_b
     assert [message.payload for message in again.handled] == ["afterwards"]
 
 
+async def test_a_deleted_topic_is_given_up_at_the_next_fetch(place: Place, log: Log) -> None:
+    """Not only when the client looks at its topics again: that is an hour away."""
+    gone, stays = await place.create_topic(), await place.create_topic(unique("stays"))
+    client = place.client(subscribed_topics=[gone, stays], metadata_max_age=3600.0)
+    recorder = Recorder()
+    await client.subscribe(recorder)
+    await assigned(client, 8)
+    await delete_topic(place, gone)
+    await assigned(client, 4)
+    await place.put("after", topic=stays)
+    await recorder.until_handled(1)
+    await client.unsubscribe()
+    assert len(log.troubles()) <= LINES_OF_A_CHANGE_MAX, "\n".join(log.troubles())
+
+
 async def test_a_topic_made_anew_at_once_is_read_from_its_beginning(place: Place, log: Log) -> None:
     """Nobody has seen that it was away; what shows it is that its end lies before the position."""
     await place.create_topic(partitions=1)

@@ -51,10 +51,14 @@ class Member:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def log_lines(self, *parts: str) -> list[str]:
+        """The lines it logged, as far as they have all ``parts`` in them."""
+        lines = self.log_path.read_text("utf-8", "replace").splitlines()
+        return [line for line in lines if all(part in line for part in parts)]
+
     def log_tail(self) -> str:
         """The last lines it logged."""
-        lines = self.log_path.read_text("utf-8", "replace").splitlines()
-        return "\n".join(lines[-_TAIL_LINES:])
+        return "\n".join(self.log_lines()[-_TAIL_LINES:])
 
 
 class Fleet:
@@ -85,6 +89,12 @@ class Fleet:
 
     async def start(self, name: str, *, mutant: str = "", **work: Any) -> Member:
         """Start a member and wait until it has subscribed; names are used once."""
+        member = self.launch(name, mutant=mutant, **work)
+        await self.until(lambda: bool(member.history.told("up")), f"{name} has subscribed")
+        return member
+
+    def launch(self, name: str, *, mutant: str = "", **work: Any) -> Member:
+        """Start a member, and wait for nothing."""
         options = Options(
             history=str(self._folder / f"{name}.jsonl"),
             client=self._client,
@@ -92,7 +102,7 @@ class Fleet:
         )
         command = [sys.executable, "-m", "tests.processes.member", options.text()]
         with (self._folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(  # noqa: ASYNC220  # signals that stop it are waited for by Popen
+            process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env={**os.environ, mutants.VARIABLE: mutant},
@@ -102,7 +112,6 @@ class Fleet:
             )
         member = Member(name, self._folder, process)
         self.members.append(member)
-        await self.until(lambda: bool(member.history.told("up")), f"{name} has subscribed")
         return member
 
     async def stop(self, *members: Member) -> None:

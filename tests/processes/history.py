@@ -55,7 +55,7 @@ class Event(NamedTuple):
     member: str
     what: str
     """``up``, ``stopping``, ``stopped``; ``assigned``, ``revoking``, ``revoked``, ``lost``;
-    ``commit`` and then ``committed`` or ``refused``."""
+    ``commit`` and then ``committed`` or ``refused``; ``told``: a stubborn handler was cancelled."""
     at: float
     offsets: dict[int, tuple[int, str]]
     """By partition: an offset and a note; those of a start, or of a commit."""

@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class Options:
     """Seconds for every record of these keys."""
     slow_partitions: dict[str, float] = field(default_factory=dict)
     """Seconds for every record of these partitions."""
+    stubborn_keys: dict[str, float] = field(default_factory=dict)
+    """Seconds for every record of these keys, whatever is cancelled meanwhile."""
+    blocking_keys: dict[str, float] = field(default_factory=dict)
+    """Seconds for every record of these keys, in which nothing else runs in the whole process."""
 
     def text(self) -> str:
         """As the program's argument."""
@@ -69,10 +74,28 @@ class Handler(EventHandler):
         self._writer.write("start", **facts)
         cancelled = True
         try:
-            await asyncio.sleep(self._work_s(message))
+            await self._work(message)
             cancelled = False
         finally:
             self._writer.write("end", **facts, cancelled=cancelled)
+
+    async def _work(self, message: Message) -> None:
+        options = self._options
+        if message.key in options.blocking_keys:
+            time.sleep(options.blocking_keys[message.key])  # noqa: ASYNC251  # what it is here for
+        elif message.key in options.stubborn_keys:
+            await self._be_stubborn(message, options.stubborn_keys[message.key])
+        else:
+            await asyncio.sleep(self._work_s(message))
+
+    async def _be_stubborn(self, message: Message, length_s: float) -> None:
+        until = time.monotonic() + length_s
+        while (left_s := until - time.monotonic()) > 0:
+            try:
+                await asyncio.sleep(left_s)
+            except asyncio.CancelledError:
+                # The bad manners that this key is here for.
+                self._writer.write("told", offsets={message.partition: [message.offset, ""]})
 
     def _work_s(self, message: Message) -> float:
         options = self._options

@@ -15,6 +15,10 @@ NO_METADATA = "forget-what-finished-ahead"
 """The notes of commits are ignored (``watched.py`` does it)."""
 NO_CLAIM = "claim-nothing"
 """The member does not tell the others what it holds."""
+LOST_GOES_ON = "lost-goes-on"
+"""What is lost goes on, as if nobody had said so."""
+DONE_WHEN_ADMITTED = "done-when-admitted"
+"""A record counts as finished as soon as it is taken in."""
 
 
 def apply(name: str) -> None:
@@ -37,5 +41,12 @@ def apply(name: str) -> None:
             return right(self)._replace(partitions=frozenset())
 
         CooperativeAssignment.claim = claim  # type: ignore[method-assign]
+    elif name in {LOST_GOES_ON, DONE_WHEN_ADMITTED}:
+        import pytest
+
+        from tests.simulation.mutants import done_when_admitted, lost_goes_on
+
+        switch_off = lost_goes_on if name == LOST_GOES_ON else done_when_admitted
+        switch_off(pytest.MonkeyPatch())  # never undone: it is for the life of this process
     elif name not in {"", NO_METADATA}:
         raise ValueError(f"no such mutant: {name!r}")

@@ -9,7 +9,13 @@ import pytest
 
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import ProducerSettings
-from prosody.errors import BrokerError, ProsodyError, SendError, SendTimeoutError
+from prosody.errors import (
+    BrokerError,
+    ProsodyError,
+    RecordTooLargeError,
+    SendError,
+    SendTimeoutError,
+)
 from prosody.produce import Producer
 from tests.produce.fakes import FakeBroker, make_producer
 from tests.support import FakeRuntime, VirtualLoop, other_tasks, run_virtual, settle
@@ -240,7 +246,7 @@ async def test_over_the_embedded_broker() -> None:
     with pytest.raises(SendError, match="does not exist") as missing:
         await producer.send("nowhere", "k", 1)
     assert isinstance(missing.value.__cause__, BrokerError)
-    with pytest.raises(SendError, match="larger than") as large:
+    with pytest.raises(RecordTooLargeError, match=r"topic 't' key 'k' .*larger than") as large:
         await producer.send("t", "k", "x" * 200)
     assert large.value.retriable is False
     await producer.stop()

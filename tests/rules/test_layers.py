@@ -19,9 +19,9 @@ LAYERS: dict[str, set[str]] = {
     "observe": {"errors", "model", "runtime"},
     "broker": {"errors", "runtime"},
     "stores": {"errors", "runtime"},
-    "middleware": {"errors", "model", "runtime", "stores/protocol", "stores/hashing"},
+    "middleware": {"_core", "errors", "model", "runtime", "stores/protocol", "stores/hashing"},
     "consume": {
-        *("_core", "errors", "middleware", "model", "runtime"),
+        *("_core", "errors", "middleware", "model", "observe", "runtime"),
         *("broker/protocol", "stores/protocol", "stores/hashing"),
     },
     "produce": {"errors", "model", "observe", "broker/protocol"},
@@ -43,7 +43,7 @@ TYPES_ONLY: dict[str, set[str]] = {
     # What may be imported for type checking besides.
     "config": {"runtime"},
     "model": {"broker/protocol"},
-    "middleware": {"broker/protocol", "config"},
+    "middleware": {"broker/protocol", "config", "observe"},
     "broker": set(),
     "consume": {"config", "produce"},
 }

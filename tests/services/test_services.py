@@ -44,9 +44,13 @@ async def topics_after(bootstrap: str, create: str | None = None) -> list[str]:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         await admin.start()
         try:
+            found: list[str] = []
             if create is not None:
                 await admin.create_topics([NewTopic(create, 3, 1)])
-            found: list[str] = await admin.list_topics()
+                while create not in found:  # the broker lists it a moment after it has made it
+                    found = await admin.list_topics()
+            else:
+                found = await admin.list_topics()
             return found
         finally:
             await admin.close()

@@ -1,4 +1,7 @@
-"""``python -m tests.simulation 1234`` replays a seed; ``--from 0 --to 5000`` searches."""
+"""``python -m tests.simulation 1234`` replays a seed, with its history; ``--from 0 --to 5000`` searches.
+
+A search prints the history of the first seed with a fault, and of each further one how to replay it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,7 @@ def main() -> int:
     for seed in options.seeds:
         verdict = simulate(seed)
         if not options.quiet:
-            print(verdict.plan)
-            print(verdict.history.text())
+            print(verdict.text())
         report(seed, verdict)
         if verdict.faults:
             failed.append(seed)
@@ -33,8 +35,11 @@ def main() -> int:
         starts += verdict.starts
         duplicates += verdict.duplicates
         if verdict.faults:
+            if not (failed or options.quiet):
+                print(verdict.text())
             failed.append(seed)
             report(seed, verdict)
+            print(f"    replay with: python -m tests.simulation {seed}")
         if seed % 20 == 0:
             gc.collect()
     if count := options.end - options.first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prosody.consume.assignment import COMMIT_TIMEOUT_S
 from tests.simulation.state import Covered, Held, Log, Record
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 CLOCK_S = 1e-6
 """Sums of floats are not exact."""
+COMMIT_S = 1.0
+"""How long the last commit of a revoke or an unsubscribe may take when nothing is in its way."""
 
 
 class Assignments:
@@ -29,8 +32,14 @@ class Assignments:
         self.logs: dict[TopicPartition, Log] = {}
         self.held: dict[tuple[str, TopicPartition], Held] = {}
         """The latest assignment of each partition to each member."""
-        self._revokes: dict[tuple[str, TopicPartition | None, int], Held] = {}
+        self._revokes: dict[tuple[str, TopicPartition | None, int], tuple[Held, float]] = {}
+        self._leaves_s: dict[str, float] = {}
         self._frozen_s: dict[str, float] = {}
+        self._thawed_s: dict[str, float] = {}
+        self._hindered_s: dict[str, float] = {}
+        """When a commit of a member last failed, its reply included."""
+        self._cleared_s = -1.0
+        """When something ended that kept everybody from committing."""
         self._no_commits: set[str] = set()
         """Why nobody can commit: an outage, or the group is between two assignments."""
 
@@ -97,21 +106,27 @@ class Assignments:
         self.held[event.member, event.tp] = Held(event.member, event.tp, self.now_s, log.covered)
 
     def see_revoke(self, event: Event) -> None:
-        self._revokes[event.member, event.tp, event.number] = held = self._latest(event)
+        held = self._latest(event)
+        self._revokes[event.member, event.tp, event.number] = held, self.now_s
         self._tell(held)
 
     def see_revoked(self, event: Event) -> None:
         # A revoke may outlive its assignment: the member was thrown out, and has the next one by now.
-        self._close(self._revokes.pop((event.member, event.tp, event.number)))
+        held, since_s = self._revokes.pop((event.member, event.tp, event.number))
+        if held.void_s is None:
+            self._check_took(f"the revoke of {held}", event.member, since_s)
+        self._close(held)
 
     def see_lost(self, event: Event) -> None:
         held = self._latest(event)
         self._tell(held)
         self._void(held)
+        held.lost_s = self.now_s
 
     # -- what becomes of the member -----------------------------------------------------------
 
     def see_leave(self, event: Event) -> None:
+        self._leaves_s[event.member] = self.now_s
         for held in self.of(event.member):
             self._tell(held)
 
@@ -121,15 +136,23 @@ class Assignments:
             self._close(held)
 
     def see_left(self, event: Event) -> None:
+        since_s = self._leaves_s.pop(event.member)
+        self._check_took(f"{event.member}'s unsubscribe", event.member, since_s)
+        if self.now_s - since_s > self.plan.shutdown_timeout_s + COMMIT_TIMEOUT_S + COMMIT_S:
+            self.fault(f"L4 {event.member}'s unsubscribe took {self.now_s - since_s:.1f} s")
         for held in self.of(event.member):
             if not held.closed and held.void_s is None:
                 self.fault(f"{held} was not given up, and its member has left")
 
     def see_stop(self, event: Event) -> None:
         self._frozen_s[event.member] = self.now_s
+        for held in self.of(event.member):
+            if held.lost_s is not None and held.lost_s >= self.now_s - CLOCK_S:
+                held.lost_s = None
 
     def see_cont(self, event: Event) -> None:
         del self._frozen_s[event.member]
+        self._thawed_s[event.member] = self.now_s
         for held in self.of(event.member):
             self._trouble(held)  # it could not commit
 
@@ -156,21 +179,39 @@ class Assignments:
 
     def see_restored(self, event: Event) -> None:
         self._no_commits.discard("outage")
+        self._cleared_s = self.now_s
         for held in self.held.values():
             self._trouble(held)
 
     def see_settled(self, event: Event) -> None:
         self._no_commits.discard("unsettled")
+        self._cleared_s = self.now_s
         for held in self.held.values():
             self._trouble(held)
 
     def see_refused(self, event: Event) -> None:
+        self._hindered_s[event.member] = self.now_s
         for held in self.of(event.member):
             self._trouble(held)
 
     def see_failed(self, event: Event) -> None:
         if event.note == "commit":
             self.see_refused(event)
+        elif event.note == "reply":
+            self._hindered_s[event.member] = self.now_s
+
+    def _check_took(self, what: str, member: str, since_s: float) -> None:
+        """It may take ``shutdown_timeout``, and a commit; longer while commits are hindered."""
+        if self._no_commits:
+            return
+        done_s = max(
+            since_s + self.plan.shutdown_timeout_s,
+            self._hindered_s.get(member, -1.0),
+            self._thawed_s.get(member, -1.0),
+            self._cleared_s,
+        )
+        if self.now_s > done_s + COMMIT_S:
+            self.fault(f"L4 {what} took {self.now_s - since_s:.1f} s")
 
     def _trouble(self, held: Held) -> None:
         if held.void_s is None and not held.closed:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from prosody._core import KeyQueue
 from prosody.broker.memory import group as memory_group
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
-from prosody.consume import assignment, committer, inbox, lanes, partition, progress
+from prosody.consume import assignment, committer, lanes, partition, progress
 from prosody.errors import BrokerError
-from prosody.middleware import permits, retry, shutdown
+from prosody.middleware import retry, scheduler, shutdown
 from prosody.model.outcome import SUCCESS, Kind
 from prosody.model.run import Run
 
@@ -91,19 +93,20 @@ def one_too_high(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_single_flight(patch: pytest.MonkeyPatch) -> None:
-    made = inbox.Inbox.__init__
+    patch.setattr(partition, "KeyQueue", _EachAlone)
 
-    def loose(self: Any, *arguments: Any) -> None:
-        made(self, *arguments)
-        push = self._push
 
-        def push_alone(_: str, run: Run) -> bool:
-            run.key = f"{run.key} {run.record.offset}"
-            return bool(push(run.key, run))
+class _EachAlone:
+    """A key queue that takes each entry for one of another key."""
 
-        self._push = push_alone
+    def __init__(self) -> None:
+        self._keys = KeyQueue()
+        self.pop, self.done, self.clear = self._keys.pop, self._keys.done, self._keys.clear
 
-    patch.setattr(inbox.Inbox, "__init__", loose)
+    def push(self, key: str, run: Run) -> bool:
+        run.key = f"{key} {run.record.offset}"
+        run.place = (run.partition.number, run.key)
+        return self._keys.push(run.key, run)
 
 
 def no_note_written(patch: pytest.MonkeyPatch) -> None:
@@ -146,6 +149,77 @@ def lost_goes_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Assignment, "on_lost", lambda *_: None)
 
 
+def lost_does_not_cancel(patch: pytest.MonkeyPatch) -> None:
+    def lose(self: Any) -> None:
+        self.lost = True
+        self._stop_admission()
+        self._close()
+        self._end_wait()
+
+    patch.setattr(Partition, "lose", lose)
+
+
+def abandons_late(patch: pytest.MonkeyPatch) -> None:
+    drain = Partition.drain
+
+    async def patient(self: Any, cancel_after_s: float, abandon_after_s: float) -> None:
+        await drain(self, cancel_after_s, 3 * abandon_after_s)
+
+    patch.setattr(Partition, "drain", patient)
+
+
+def newest_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partition, "KeyQueue", _NewestFirst)
+
+
+class _NewestFirst:
+    """A key queue that gives out the newest entry of a key."""
+
+    def __init__(self) -> None:
+        self._keys = KeyQueue()
+        self._entries: defaultdict[str, list[Run]] = defaultdict(list)
+
+    @property
+    def ready(self) -> int:
+        return self._keys.ready
+
+    def push(self, key: str, run: Run) -> bool:
+        self._entries[key].append(run)
+        return self._keys.push(key, key)
+
+    def pop(self) -> Run | None:
+        key = self._keys.pop()
+        return None if key is None else self._entries[key].pop()
+
+    def done(self, key: str) -> bool:
+        return self._keys.done(key)
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._keys.clear()
+
+
+def commits_go_back(patch: pytest.MonkeyPatch) -> None:
+    """Each commit is followed by the one before, as one that was sent again too late."""
+    connect = Assignment.connect
+
+    def connected(self: Any, shared: Any, its_committer: Any, consumer: Any) -> None:
+        connect(self, shared, its_committer, consumer)
+        commit = consumer.commit
+        before: dict[TopicPartition, OffsetAndMetadata] = {}
+
+        async def late(offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+            await commit(offsets)
+            again = {tp: before[tp] for tp in offsets if tp in before}
+            before.update(offsets)
+            if again:
+                await commit(again)
+
+        consumer.commit = late
+
+    patch.setattr(Assignment, "connect", connected)
+
+
 def drain_goes_on(patch: pytest.MonkeyPatch) -> None:
     def stop_admission(self: Any) -> None:
         if self.lost:
@@ -181,8 +255,10 @@ def more_admitted(patch: pytest.MonkeyPatch) -> None:
 
 
 def more_permits(patch: pytest.MonkeyPatch) -> None:
-    made = permits.Permits.__init__
-    patch.setattr(permits.Permits, "__init__", lambda self, limit: made(self, limit + 1))
+    made = scheduler.Scheduler.__init__
+    patch.setattr(
+        scheduler.Scheduler, "__init__", lambda self, limit, *more: made(self, limit + 1, *more)
+    )
 
 
 def no_regular_commits(patch: pytest.MonkeyPatch) -> None:
@@ -258,7 +334,11 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "the note says too much": (note_of_another_offset, "L3"),
     "a commit by who has lost the partition is taken": (commits_by_anyone, "L3"),
     "a lost partition goes on": (lost_goes_on, "L2"),
+    "a lost partition's handlers are not cancelled": (lost_does_not_cancel, "L2"),
     "a drain goes on admitting": (drain_goes_on, "L2"),
+    "what does not end is left behind at 300 %": (abandons_late, "L4"),
+    "the newest of a key comes first": (newest_first, "L1"),
+    "a commit goes back": (commits_go_back, "L3"),
     "an abandoned run is done": (abandoned_is_done, "L3"),
     "a run cut short is done": (cut_short_is_done, "L"),
     "a transient failure is done": (transient_is_done, "L3"),

@@ -15,6 +15,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from tests.simulation.assignments import CLOCK_S, Assignments
+from tests.simulation.handlers import STUBBORN
 from tests.simulation.state import Covered, Held, Log, Record
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Oracle(Assignments):
         if event.number > self.plan.limit_of(event.member):
             self.fault(f"limit: {held} has admitted {event.number}")
         held.live[record.offset] = record
+        if event.note in STUBBORN:
+            held.stubborn.add(record.offset)
         record.live.append(held)
 
     def _check_right(self, event: Event, record: Record, held: Held) -> None:
@@ -157,11 +160,26 @@ class Oracle(Assignments):
             return
         record.live.remove(held)
         record.last_ended_by = held
+        self._check_obeyed(record, held)
         del held.live[record.offset]
+        held.stubborn.discard(record.offset)
         verdict, mode = event.note, self.plan.mode
         done = verdict == "success" or (verdict == "permanent" and mode != "low-latency")
         if done or (verdict == "transient" and mode == "best-effort"):
             self._finish(record, held)
+
+    def _check_obeyed(self, record: Record, held: Held) -> None:
+        """Who is told that a partition is lost cancels what runs there."""
+        if held.lost_s is None or record.offset in held.stubborn:
+            return
+        if self.now_s > held.lost_s + CLOCK_S:
+            self.fault(f"L2 {record} goes on in {held}, which was lost at {held.lost_s:.4f}")
+
+    def see_over(self, event: Event) -> None:
+        for log in self.logs.values():
+            for record in log.records:
+                for held in record.live:
+                    self._check_obeyed(record, held)
 
     def _finish(self, record: Record, held: Held | None) -> None:
         if held is not None and not held.closed:

@@ -10,8 +10,11 @@ Step: TypeAlias = "tuple[float, str, tuple[Any, ...]]"
 """When (in seconds from the beginning), what, with what."""
 
 MODES = ("pipeline", "pipeline", "low-latency", "best-effort")
-CALLS = ("start", "poll", "commit", "reply", "committed", "end_offsets", "send")
-"""Of the broker seam. A ``reply`` is that of a commit: the broker has it, and the member does not know."""
+CALLS = ("start", "poll", "commit", "reply", "send")
+"""Of the broker seam, as far as the consume path makes them.
+
+A ``reply`` is that of a commit: the broker has it, and the member does not know.
+"""
 KINDS = ("message",) * 12 + ("undecodable", "filtered", "echo", "tombstone")
 
 LIVENESS_S = 150.0

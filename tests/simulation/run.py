@@ -31,6 +31,10 @@ class Verdict:
     starts: int
     duplicates: int
 
+    def text(self) -> str:
+        """The plan, all that happened, and what was wrong about it."""
+        return "\n".join((str(self.plan), self.history.text(), *self.faults))
+
 
 class _Critical(logging.Handler):
     """Internal faults, as the library reports them, become events."""

@@ -28,9 +28,13 @@ class Held:
     """It was given up in order; what still runs was left behind."""
     epoch: int | None = None
     """The member's own number for it."""
+    lost_s: float | None = None
+    """When the member was told that it is void; None again if it stood still before it could obey."""
     trouble_s: float = -1.0
     """When a commit of the member was last refused or failed."""
     live: dict[int, Record] = field(default_factory=dict)
+    stubborn: set[int] = field(default_factory=set)
+    """Offsets of those that take no notice of a cancellation."""
     ended: set[int] = field(default_factory=set)
     last_begun: dict[str, int] = field(default_factory=dict)
     """The highest offset begun of each key."""

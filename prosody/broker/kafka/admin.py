@@ -15,7 +15,7 @@ from aiokafka.admin.config_resource import (
     ConfigResourceType,
 )
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import lifetimes
 from prosody.broker.kafka.errors import LowerError, broker_error, mapped
 from prosody.errors import BrokerError
 
@@ -110,7 +110,7 @@ class KafkaAdmin:
                 )
                 try:
                     with mapped(f"cannot connect to Kafka at {', '.join(self._servers)}"):
-                        await internals.start_client(client, OPERATION_LIMIT_S)
+                        await lifetimes.start_client(client, OPERATION_LIMIT_S)
                 except BaseException:
                     # Also when cancelled: nothing is left open.
                     await client.close()

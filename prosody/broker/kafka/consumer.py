@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import internals, lifetimes
 from prosody.broker.kafka.assignors import make_assignor
 from prosody.broker.kafka.commits import COMMIT_LIMIT_S, Commits
 from prosody.broker.kafka.eager import EagerAssignment
 from prosody.broker.kafka.errors import LowerError, mapped
 from prosody.broker.kafka.foreign import require_same_assignor
 from prosody.broker.kafka.handover import CooperativeAssignment
+from prosody.broker.kafka.patience import pace_metadata
 from prosody.broker.kafka.polls import Polls, partition_fetch_bytes
 from prosody.broker.kafka.starts import CALL_LIMIT_S, Starts
 from prosody.broker.kafka.topics import subscription_for
@@ -95,7 +96,7 @@ class KafkaConsumer:
         self._consumer = consumer = self._make(assignor)
         try:
             with mapped(doing):
-                await internals.start_client(consumer, START_LIMIT_S)
+                await lifetimes.start_client(consumer, START_LIMIT_S)
                 async with asyncio.timeout(CALL_LIMIT_S):
                     await self._require_topics(subscription.names)
                     await require_same_assignor(consumer, settings.group_id, assignor.name)
@@ -107,6 +108,7 @@ class KafkaConsumer:
         self._assignment = assignment = self._make_assignment(consumer, listener)
         self._commits = Commits(consumer, assignment, settings.group_id, self._runtime)
         self._starts = Starts(consumer, settings.group_id)
+        internals.on_metadata(consumer, assignment.topics_changed)
         # Only now, because start() of a subscribed consumer waits for its assignment, without limit.
         if subscription.pattern is None:
             consumer.subscribe(topics=subscription.names, listener=assignment)
@@ -130,7 +132,7 @@ class KafkaConsumer:
     def _make(self, assignor: Any) -> Any:
         settings = self._settings
         rebalance_ms = _ms(settings.rebalance_timeout_s)
-        return AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             bootstrap_servers=list(self._servers),
             group_id=settings.group_id,
             client_id=settings.client_id,
@@ -155,6 +157,8 @@ class KafkaConsumer:
             max_partition_fetch_bytes=partition_fetch_bytes(settings.fetch_bytes, 1),
             **self._security.client_options(),
         )
+        pace_metadata(consumer._client, self._runtime)
+        return consumer
 
     async def _require_topics(self, names: tuple[str, ...]) -> None:
         if not names:
@@ -179,16 +183,16 @@ class KafkaConsumer:
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
                 await consumer.stop()
-            internals.settle(consumer)
+            lifetimes.settle(consumer)
         except LowerError as error:
             # It is closing anyway: the group notices within the session timeout at the latest.
             log.warning(
                 "consumer of group %r did not stop in order: %r", self._settings.group_id, error
             )
-            await internals.abandon_consumer(consumer, ABANDON_GRACE_S)
+            await lifetimes.abandon_consumer(consumer, ABANDON_GRACE_S)
         except BaseException:
             # Cancelled: nothing may be left running.
-            await internals.abandon_consumer(consumer, ABANDON_GRACE_S)
+            await lifetimes.abandon_consumer(consumer, ABANDON_GRACE_S)
             raise
 
     # -- records -------------------------------------------------------------------------------------
@@ -232,6 +236,12 @@ class KafkaConsumer:
         if consumer is None or consumer._closed or self._assignment is None:
             return None
         return internals.problem(consumer, self._settings.group_id, self._runtime.monotonic())
+
+    @property
+    def unreadable(self) -> Mapping[TopicPartition, str]:
+        if self._assignment is None:
+            return {}
+        return {tp: why.text for tp, why in self._polls.unreadable.items()}
 
     async def committed(
         self, partitions: Collection[TopicPartition]

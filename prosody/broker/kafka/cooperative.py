@@ -44,19 +44,20 @@ def share_out(
     """Decide what each member gets; the same whichever member does it, and in whatever order they come.
 
     :param partitions: the number of partitions of each topic as the leader knows it; None, or nothing,
-        for a topic it does not know, which nobody gets anything of.
+        for a topic it does not know, which nobody gets anything new of.
     :param applicants: the members by their ids.
     """
     claims = _living(applicants)
-    owners = _owners(partitions, applicants, claims)
+    owners = _owners(applicants, claims)
     known = {topic: count for topic, count in sorted(partitions.items()) if count is not None}
     takers = [member for member, claim in sorted(claims.items()) if not claim.leaving]
     subscribers = {
         topic: [member for member in takers if topic in applicants[member].topics]
         for topic in known
     }
-    # A claimed partition beyond the count is one this leader has not heard of yet. It stays where it is,
-    # outside the balance: once let go of, this leader could give it to nobody.
+    # A claimed partition beyond the count, or of an unknown topic, is one this leader has not heard of yet,
+    # or a broker that has just come back. It stays where it is, outside the balance: once let go of, this
+    # leader could give it to nobody. That a topic was deleted is for its owners to find out.
     everything = [TopicPartition(topic, n) for topic, count in known.items() for n in range(count)]
     target = balance(everything, subscribers, owners, {})
 
@@ -89,23 +90,19 @@ def _living(applicants: Mapping[str, Applicant]) -> dict[str, Claim]:
 
 
 def _owners(
-    partitions: Mapping[str, int | None],
-    applicants: Mapping[str, Applicant],
-    claims: Mapping[str, Claim],
+    applicants: Mapping[str, Applicant], claims: Mapping[str, Claim]
 ) -> dict[TopicPartition, str]:
     """Who owns what: where claims meet, the newest is right; an older one is of a member cut off since."""
     owners: dict[TopicPartition, str] = {}
     # Of equal generations the smaller id is right, for no other reason than that one has to be.
     for member, claim in sorted(claims.items(), key=lambda item: (-item[1].generation, item[0])):
-        for tp in _valid(partitions, applicants[member].topics, claim):
+        for tp in _valid(applicants[member].topics, claim):
             owners.setdefault(tp, member)
     return owners
 
 
-def _valid(
-    partitions: Mapping[str, int | None], topics: frozenset[str], claim: Claim
-) -> Iterator[TopicPartition]:
-    """What of a claim can be assigned: of topics that exist, and that aiokafka lets this member have."""
+def _valid(topics: frozenset[str], claim: Claim) -> Iterator[TopicPartition]:
+    """What of a claim can be assigned: of topics that aiokafka lets this member have."""
     for tp in claim.partitions:
-        if tp.topic in topics and partitions.get(tp.topic) is not None:
+        if tp.topic in topics:
             yield tp

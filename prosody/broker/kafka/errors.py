@@ -1,4 +1,4 @@
-"""aiokafka's errors become ours: one table, and the two functions that use it.
+"""aiokafka's errors become ours: one table, and the functions that use it.
 
 A test fails when aiokafka has an error class that is not in the table.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import errors as lower
 
-from prosody.errors import BrokerError, CommitMetadataTooLargeError
+from prosody.errors import BrokerError, CommitMetadataTooLargeError, RecordTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +145,7 @@ HINTS: dict[type[BaseException], str] = {
     lower.GroupAuthorizationFailedError: _NO_PERMISSION,
     lower.ClusterAuthorizationFailedError: _NO_PERMISSION,
     lower.MessageSizeTooLargeError: "the record is larger than the producer or the topic takes",
+    lower.RecordListTooLargeError: "the record is larger than the topic takes",
     lower.UnsupportedCodecError: "install the package cramjam",
     lower.CommitFailedError: "the group moved on without this member",
 }
@@ -157,6 +158,12 @@ WEDGED: tuple[type[Exception], ...] = (
     lower.ProducerFenced,
 )
 """After one of these aiokafka's idempotent producer can never write to that partition again."""
+
+TOO_LARGE: tuple[type[Exception], ...] = (
+    lower.MessageSizeTooLargeError,
+    lower.RecordListTooLargeError,
+)
+"""A record is larger than aiokafka's limit (the first one) or the broker's."""
 
 OutOfRangeError = (lower.OffsetOutOfRangeError, lower.NoOffsetForPartitionError)
 """The broker has no record at the position of a partition, or aiokafka knows of no position."""
@@ -193,6 +200,12 @@ def broker_error(doing: str, error: BaseException, *, reason: str | None = None)
     if kind is lower.OffsetMetadataTooLargeError:
         return CommitMetadataTooLargeError("".join(parts), retriable=retriable)
     return BrokerError("".join(parts), retriable=retriable)
+
+
+def send_error(doing: str, error: BaseException) -> BrokerError | RecordTooLargeError:
+    """As :func:`broker_error`, for a send: one that no retry can help is told apart."""
+    found = broker_error(doing, error)
+    return RecordTooLargeError(str(found)) if isinstance(error, TOO_LARGE) else found
 
 
 @contextmanager

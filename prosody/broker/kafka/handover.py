@@ -25,18 +25,25 @@ from typing import TYPE_CHECKING, Any
 
 from prosody.broker.kafka import internals
 from prosody.broker.kafka.claims import Claim
+from prosody.broker.kafka.errors import mapped
 from prosody.broker.kafka.rebalance import Assignment
+from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from prosody.broker.kafka.rebalance import Holding
+    from prosody.broker.kafka.holding import Holding
     from prosody.broker.protocol import TopicPartition
 
 log = logging.getLogger(__name__)
 
 REJOIN_PAUSE_S = 0.25
 """How long a drained partition waits for others that drain too, so that one join serves them all."""
+LEAVE_PAUSE_S = 1.0
+"""A member that leaves sooner gives up everything at once, by leaving, without a join before it."""
+TOPIC_LOOKS = 3
+TOPIC_LOOK_S = 1.0
+"""A topic that is missing so often, with such pauses, is deleted."""
 
 
 class CooperativeAssignment(Assignment):
@@ -49,9 +56,14 @@ class CooperativeAssignment(Assignment):
         self._leaving = False
         self._to_release: frozenset[TopicPartition] = frozenset()
         self._rejoining = False
+        self._doubted: set[str] = set()
+        """Topics that are looked for, as they were missing in the metadata."""
 
     def leaving(self) -> None:
-        self._leaving = True
+        """Claim as one that leaves: what has drained before the slowest partition goes ahead of it."""
+        if not self._leaving:
+            self._leaving = True
+            self._spawn(self._offer_soon(), "leave")
 
     # -- said by the assignor -------------------------------------------------------------------------
 
@@ -108,19 +120,49 @@ class CooperativeAssignment(Assignment):
             self._take({tp: lower for tp, lower in fresh.items() if tp not in outdated})
         self._on_pollable()
 
+    def topics_changed(self, _: object = None) -> None:
+        """There is new metadata. A topic that is missing there may be deleted: then its partitions go."""
+        for topic in {tp.topic for tp in self.held} - self._doubted:
+            if not internals.knows_topic(self._consumer, topic):
+                self._doubted.add(topic)
+                self._spawn(self._look_for(topic), f"look for {topic}")
+
     # -- steps -------------------------------------------------------------------------------------------
+
+    async def _look_for(self, topic: str) -> None:
+        """Give up the partitions of a topic when no broker knows it, asked again and again.
+
+        One answer is not enough: a broker that has just come back may not know all topics yet.
+        """
+        missed = 0
+        while missed < TOPIC_LOOKS:
+            await self._runtime.sleep(TOPIC_LOOK_S)
+            try:
+                with mapped("topics"):
+                    names = await internals.topic_names(self._consumer)
+            except BrokerError:
+                continue  # nobody has said anything
+            if topic in names:
+                self._doubted.discard(topic)
+                return
+            missed += 1
+        self._doubted.discard(topic)
+        gone = [tp for tp in self.held if tp.topic == topic]
+        if gone:
+            log.warning("topic %r is gone, its partitions are given up", topic)
+            self._lose(gone)
+            self._rejoin()
 
     def _lose_if_reset(self) -> None:
         if self.held and not self._same_member():
             self._lose(tuple(self.held))
 
     def _note_positions(self) -> None:
-        """What aiokafka is about to forget."""
+        """What aiokafka is about to forget; where it did not have the position, ours is newer."""
         for tp in self.pollable:
             holding = self.held[tp]
-            position = internals.position(self._lower, holding.lower)
-            if position is not None:
-                holding.position = position
+            if holding.position is None:
+                holding.position = internals.position(self._lower, holding.lower)
 
     def _keep(self, tp: TopicPartition, holding: Holding, lower: Any) -> None:
         """A partition that stays: it goes on where it was."""
@@ -130,7 +172,7 @@ class CooperativeAssignment(Assignment):
         if holding.releasing:
             internals.pause(self._consumer, lower)
         elif holding.position is not None:
-            internals.place(self._consumer, lower, holding.position)
+            self._put(holding, holding.position)
 
     async def _hand_over(self, tp: TopicPartition, holding: Holding) -> None:
         """Drain and commit a partition that is to move, then claim it no more."""
@@ -139,6 +181,13 @@ class CooperativeAssignment(Assignment):
         if self.held.get(tp) is holding:
             del self.held[tp]
             self._rejoin()
+
+    async def _offer_soon(self) -> None:
+        """Have the group look at the claims, in which the leader finds that everything is to move."""
+        await self._runtime.sleep(LEAVE_PAUSE_S)
+        await self.settled()
+        if self.held:
+            internals.request_rejoin(self._consumer)
 
     def _rejoin(self) -> None:
         """Have the group look at the claims again, once for all that drain at about the same time."""

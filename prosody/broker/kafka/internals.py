@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiokafka import errors as lower
 from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.admin import DescribeGroupsRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
-
-START_GRACE_S = 1.0
 
 
 class Membership(NamedTuple):
@@ -55,7 +52,8 @@ def waiter(consumer: Any) -> asyncio.Future[None]:
     """A future set when records arrive, or, during a rebalance, when it is over.
 
     ``getmany`` with a timeout has no wake, and cancelling it leaks a count in ``fetch_context``, after
-    which aiokafka believes for ever that someone is polling. Whoever holds this future may set it.
+    which aiokafka believes for ever that someone is polling. Whoever holds this future may set it, and
+    waits for it in ``wait_as_poller``.
     """
     if is_reassigning(consumer):
         future: asyncio.Future[None] = consumer._subscription.wait_for_assignment()
@@ -71,6 +69,9 @@ async def wait_as_poller(consumer: Any, future: asyncio.Future[None]) -> None:
     try:
         await future
     finally:
+        # aiokafka forgets these at the end of a rebalance, which takes as long as brokers are away.
+        if future in subscription._assignment_waiters:
+            subscription._assignment_waiters.remove(future)
         # ``fetch_context`` does this too, but not when the block is left by an exception.
         subscription._fetch_count -= 1
         if subscription._fetch_count == 0:
@@ -95,15 +96,19 @@ def position(state: Any, partition: Any) -> int | None:
     return offset
 
 
-def place(consumer: Any, partition: Any, offset: int) -> None:
-    """Have ``offset`` polled next; what is buffered from there on already is kept."""
+def place(consumer: Any, partition: Any, offset: int) -> bool:
+    """Have ``offset`` polled next; what is buffered from there on already is kept.
+
+    False when aiokafka has no state of the partition to set it in.
+    """
     fetcher = consumer._fetcher
     state = assignment_state(consumer)
     if state is None or state.state_value(partition) is None:
-        return  # taken away; the next assignment begins anew
+        return False
     buffered = fetcher._records.get(partition)
     if position(state, partition) != offset or hasattr(buffered, "check_raise"):
         consumer.seek(partition, offset)
+    return True
 
 
 def pause(consumer: Any, partition: Any) -> None:
@@ -196,105 +201,17 @@ async def describe_group(consumer: Any, group_id: str) -> GroupDescription:
     return GroupDescription(found[2], found[3], found[4])
 
 
+def knows_topic(consumer: Any, topic: str) -> bool:
+    """Whether a topic is in the metadata that the consumer goes by."""
+    return consumer._client.cluster.partitions_for_topic(topic) is not None
+
+
+def on_metadata(consumer: Any, listener: Callable[[object], None]) -> None:
+    """Have ``listener`` called after each update of the metadata."""
+    consumer._client.cluster.add_listener(listener)
+
+
 async def topic_names(consumer: Any) -> frozenset[str]:
     """All topics, internal ones too; the public ``topics`` leaves those out."""
     cluster = await consumer._client.fetch_all_metadata()
     return frozenset(cluster.topics(exclude_internal_topics=False))
-
-
-async def start_client(client: Any, limit_s: float) -> None:
-    """Start a consumer, producer or admin client within ``limit_s``.
-
-    aiokafka forgets its first connection, with a running task, when it is cancelled between opening
-    and using it. So a start that is given up is left ``START_GRACE_S`` to come to its end, a few
-    milliseconds with a broker that answers; the caller then closes the client as a whole.
-    """
-    starting = asyncio.ensure_future(client.start())
-    try:
-        async with asyncio.timeout(limit_s):
-            await asyncio.shield(starting)
-    except BaseException:
-        # Cancelled or too late: both go on to the caller once the start has ended.
-        await asyncio.wait([starting], timeout=START_GRACE_S)
-        await cancel_all([starting], START_GRACE_S)
-        raise
-
-
-def settle(consumer: Any) -> None:
-    """Take note of how a stopped consumer's main task ended, or asyncio complains about it."""
-    coordinator = consumer._coordinator
-    if coordinator is not None:
-        task = coordinator._coordination_task
-        if task.done() and not task.cancelled():
-            task.exception()
-
-
-async def abandon_consumer(consumer: Any, grace_s: float) -> None:
-    """End every task of a consumer that does not stop by itself. Takes at most 3 x ``grace_s``."""
-    consumer._closed = True  # or its finaliser complains
-    coordinator, fetcher = consumer._coordinator, consumer._fetcher
-    tasks: list[asyncio.Task[Any]] = []
-    if coordinator is not None:
-        if not coordinator._closing.done():
-            coordinator._closing.set_result(None)
-        tasks += [
-            coordinator._coordination_task,
-            coordinator._heartbeat_task,
-            coordinator._commit_refresh_task,
-        ]
-    if fetcher is not None:
-        fetcher._closed = True
-        tasks += [fetcher._fetch_task, *fetcher._pending_tasks]
-    await cancel_all(tasks, grace_s)
-    if coordinator is not None:
-        await _within(grace_s, coordinator._maybe_leave_group())
-    await _within(grace_s, consumer._client.close())
-
-
-def sender_is_dead(producer: Any) -> bool:
-    """Whether the producer's background task has ended: nothing is ever sent again then."""
-    task = producer._sender.sender_task
-    return task is not None and task.done()
-
-
-def freeze_producer(producer: Any) -> None:
-    """From now on the producer starts no request; those under way still end. Does not wait.
-
-    The public ``stop`` would first send the batches queued behind a failed one.
-    """
-    task = producer._sender.sender_task
-    # Once only: a second cancellation would hit it while it waits for the requests under way.
-    if task is not None and not task.cancelling():
-        task.cancel()
-
-
-async def abandon_producer(producer: Any, grace_s: float) -> None:
-    """Freeze, give requests under way ``grace_s`` to end, close. Takes at most 3 x ``grace_s``."""
-    producer._closed = True  # or its finaliser complains; what is queued is no longer this one's
-    freeze_producer(producer)
-    task = producer._sender.sender_task
-    if task is not None:
-        await asyncio.wait([task], timeout=grace_s)
-    # Closing the connections fails the requests that are still open, and with them the task ends.
-    await _within(grace_s, producer.client.close())
-    await cancel_all([task], grace_s)
-
-
-async def cancel_all(tasks: Collection[asyncio.Task[Any] | None], grace_s: float) -> None:
-    """Cancel, wait a little, and take note of the results so that asyncio does not complain."""
-    alive = [task for task in tasks if task is not None]
-    for task in alive:
-        task.cancel()
-    if alive:
-        await asyncio.wait(alive, timeout=grace_s)
-    for task in alive:
-        if task.done() and not task.cancelled():
-            task.exception()
-
-
-async def _within(grace_s: float, closing: Any) -> None:
-    try:
-        async with asyncio.timeout(grace_s):
-            await closing
-    except (lower.KafkaError, OSError, TimeoutError):
-        return  # closing what is already broken: nobody is left to tell

@@ -63,18 +63,29 @@ class _SenderClient:
     def __init__(self, client: Any, accumulator: Any) -> None:
         self._client = client
         self._accumulator = accumulator
+        self._asked: asyncio.Future[Any] | None = None
+        self._records: asyncio.Future[Any] | None = None
+        self._either: asyncio.Future[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def force_metadata_update(self) -> asyncio.Future[None]:
-        """What the loop waits for; it looks at everything again afterwards, so no result is needed."""
-        either: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What the loop waits for; it looks at everything again afterwards, so no result is needed.
 
-        def wake(_: object) -> None:
-            if not either.done():
-                either.set_result(None)
+        An update can take long, and the loop turns at each send meanwhile: it hangs on to each future once.
+        """
+        if self._either is None or self._either.done():
+            self._either = asyncio.get_running_loop().create_future()
+        if self._asked is None or self._asked.done():
+            self._asked = self._client.force_metadata_update()
+            self._asked.add_done_callback(self._wake)
+        records: asyncio.Future[Any] = self._accumulator.waiter()
+        if records is not self._records or records.done():
+            self._records = records
+            records.add_done_callback(self._wake)
+        return self._either
 
-        self._client.force_metadata_update().add_done_callback(wake)
-        self._accumulator.waiter().add_done_callback(wake)
-        return either
+    def _wake(self, _: object) -> None:
+        if self._either is not None and not self._either.done():
+            self._either.set_result(None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import TopicPartition as LowerPartition
 
 from prosody.broker.kafka import internals
-from prosody.broker.kafka.errors import OutOfRangeError, mapped
+from prosody.broker.kafka.buffers import Buffers
+from prosody.broker.kafka.errors import HINTS, OutOfRangeError, broker_error, mapped
 from prosody.broker.protocol import TopicPartition
+from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,12 +21,35 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import Record
     from prosody.runtime import Runtime
 
+log = logging.getLogger(__name__)
+
+READ_RETRY_S = 5.0
+"""Pause between tries to read a partition that cannot be read."""
+
+_WHAT_TO_DO = (
+    "none of its records comes before it can: have the replica restored, or the records deleted up to "
+    "the next that can be read; the other partitions go on"
+)
+
+
+class Unreadable(NamedTuple):
+    """Why a partition gives no records."""
+
+    position: int | None
+    """Where it stands; it is read again at once after a seek."""
+    retry_at: float
+    text: str
+
 
 class Polls:
     """The polls of one consumer, one at a time."""
 
     def __init__(self, consumer: Any, runtime: Runtime) -> None:
         self._consumer = consumer
+        self._buffers = Buffers(consumer._fetcher)
+        self.unreadable: dict[TopicPartition, Unreadable] = {}
+        self._untold: list[str] = []
+        """Why partitions have become unreadable, each to be raised by one poll."""
         self._runtime = runtime
         self._waiting: asyncio.Future[None] | None = None
         self._woken = False
@@ -59,24 +85,67 @@ class Polls:
         if internals.is_reassigning(consumer):
             internals.raise_coordination_error(consumer)
             return {}
+        # It takes nothing here, but keeps the membership and drops what is no longer assigned.
+        await consumer.getmany(NOT_ASSIGNED, timeout_ms=0)
+        self._forget_others(assignment)
+        if self._untold:
+            raise BrokerError(self._untold.pop(0), retriable=False)
         pollable = assignment.pollable
-        asked = [pollable[tp] for tp in partitions if tp in pollable]
-        # Without any partition getmany() would mean all of them; and it must be called in any case,
-        # because that is what keeps the membership.
-        records: dict[TopicPartition, Sequence[Record]]
-        try:
-            records = await consumer.getmany(
-                *(asked or (NOT_ASSIGNED,)), timeout_ms=0, max_records=max_records
-            )
-        except OutOfRangeError as error:
-            # Not a failure of the poll: the assignment finds out where these partitions go on.
-            for lower, offset in internals.refused_positions(error).items():
-                assignment.out_of_range(TopicPartition(lower.topic, lower.partition), offset)
-            return {}
+        asked = {lower: tp for tp in partitions if (lower := pollable.get(tp)) is not None}
+        records: dict[TopicPartition, Sequence[Record]] = {}
+        left = max_records
+        for lower in self._buffers.partitions():
+            if left and (tp := asked.get(lower)) is not None:
+                found = self._take_one(assignment, tp, lower, left)
+                if found:
+                    records[tp] = found
+                    left -= len(found)
         if records:
             # Only the last one can have more than what was taken.
             internals.let_others_first(consumer, next(reversed(records)))
+        elif self._untold:
+            raise BrokerError(self._untold.pop(0), retriable=False)
         return records
+
+    def _take_one(
+        self, assignment: Assignment, tp: TopicPartition, lower: Any, records_max: int
+    ) -> Sequence[Record]:
+        failure = self.unreadable.get(tp)
+        position = internals.position(internals.assignment_state(self._consumer), lower)
+        now = self._runtime.monotonic()
+        if failure is not None and failure.position == position and now < failure.retry_at:
+            return ()
+        try:
+            records = self._buffers.take(lower, records_max)
+        except OutOfRangeError as error:
+            # Not a failure: the assignment finds out where the partition goes on.
+            offset = internals.refused_positions(error)[lower]
+            assignment.out_of_range(tp, offset)
+            return ()
+        except Exception as error:  # noqa: BLE001  # one partition must not stop the others
+            self._note_unreadable(tp, position, error)
+            return ()
+        if records and self.unreadable.pop(tp, None) is not None:
+            log.info("%s/%d can be read again", tp.topic, tp.partition)
+        return records
+
+    def _note_unreadable(self, tp: TopicPartition, position: int | None, error: Exception) -> None:
+        """Have it told, once for as long as the reason and the place are the same."""
+        doing = f"{tp.topic}/{tp.partition} cannot be read at offset {position}"
+        text = str(broker_error(doing, error))
+        if type(error) not in HINTS:
+            text = f"{text}; {_WHAT_TO_DO}"
+        known = self.unreadable.get(tp)
+        if known is None or known.text != text:
+            self._untold.append(text)
+        retry_at = self._runtime.monotonic() + READ_RETRY_S
+        self.unreadable[tp] = Unreadable(position, retry_at, text)
+
+    def _forget_others(self, assignment: Assignment) -> None:
+        """Drop what is noted of partitions that are another's now."""
+        for tp in [tp for tp in self.unreadable if tp not in assignment.held]:
+            del self.unreadable[tp]
+        self._buffers.keep_only(assignment.held)
 
     async def _wait(self, timeout_s: float) -> None:
         """Until records arrive, a rebalance ends, ``wake``, or the timeout."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 
-from prosody.broker.kafka import internals
-from prosody.broker.kafka.errors import WEDGED, broker_error, mapped
+from prosody.broker.kafka import lifetimes
+from prosody.broker.kafka.errors import WEDGED, broker_error, mapped, send_error
 from prosody.broker.kafka.patience import keep_batches, pace_metadata, serve_the_others
 from prosody.broker.kafka.pumps import NO_KEY, Pumps, fail, name_of
 from prosody.broker.kafka.sends import Queue, Send
@@ -90,12 +90,13 @@ class KafkaProducer(Pumps):
         pace_metadata(producer.client, self._runtime)
         keep_batches(producer, DELIVERY_LIMIT_S)
         serve_the_others(producer)
+        lifetimes.track_requests(producer)
         try:
             with mapped(f"cannot connect to Kafka at {', '.join(self._servers)}"):
-                await internals.start_client(producer, START_LIMIT_S)
+                await lifetimes.start_client(producer, START_LIMIT_S)
         except BaseException:
             # Also when cancelled: a start that did not succeed leaves nothing running.
-            await internals.abandon_producer(producer, ABANDON_GRACE_S)
+            await lifetimes.abandon_producer(producer, ABANDON_GRACE_S)
             raise
         return producer
 
@@ -120,9 +121,9 @@ class KafkaProducer(Pumps):
             for send in (*queue.sent, *queue.waiting):
                 text = f"{name_of(send)}: the producer was stopped before it was acknowledged"
                 fail(send, BrokerError(f"{text}; it may still be delivered", retriable=False))
-        await internals.cancel_all([*tasks, self._rebuilding], ABANDON_GRACE_S)
+        await lifetimes.cancel_all([*tasks, self._rebuilding], ABANDON_GRACE_S)
         if self._producer is not None:
-            await internals.abandon_producer(self._producer, ABANDON_GRACE_S)
+            await lifetimes.abandon_producer(self._producer, ABANDON_GRACE_S)
 
     # -- sending -------------------------------------------------------------------------------------
 
@@ -159,7 +160,9 @@ class KafkaProducer(Pumps):
     def _stage(self, send: Send) -> str:
         if send.partition < 0:
             return "the topic's partitions are not known: does it exist, does a broker answer?"
-        return "no broker took it; it may still be delivered"
+        if send.handed:
+            return "no broker has answered; it may still be delivered"
+        return "it was waiting behind others and was not sent"
 
     def _acknowledged(
         self, queue: Queue, send: Send, epoch: int, result: asyncio.Future[Any]
@@ -184,7 +187,7 @@ class KafkaProducer(Pumps):
             self._rebuild()
         else:
             del queue.sent[send]
-            fail(send, broker_error(name_of(send), error))
+            fail(send, send_error(name_of(send), error))
         self._tidy(queue)
 
     def _is_wedged(self, error: BaseException) -> bool:
@@ -192,16 +195,16 @@ class KafkaProducer(Pumps):
             return True
         if self._rebuilding is not None:
             return self._died
-        return internals.sender_is_dead(self._producer)
+        return lifetimes.sender_is_dead(self._producer)
 
     # -- rebuilding ----------------------------------------------------------------------------------
 
     def _rebuild(self) -> None:
         if self._rebuilding is not None or self._ended:
             return
-        self._died = internals.sender_is_dead(self._producer)
+        self._died = lifetimes.sender_is_dead(self._producer)
         # At once, before aiokafka's sender takes the next batch: what is behind must stay behind.
-        internals.freeze_producer(self._producer)
+        lifetimes.freeze_producer(self._producer)
         self._rebuilding = asyncio.get_running_loop().create_task(self._replace())
 
     async def _replace(self) -> None:
@@ -209,16 +212,20 @@ class KafkaProducer(Pumps):
         log.warning("the producer %r is wedged, it is replaced", self._settings.client_id)
         try:
             pumps = [queue.pump for queue in (*self._unplaced.values(), *self._queues.values())]
-            await internals.cancel_all(pumps, ABANDON_GRACE_S)
-            # Requests under way may end well; their results still count.
-            await internals.abandon_producer(self._producer, ABANDON_GRACE_S)
+            await lifetimes.cancel_all(pumps, ABANDON_GRACE_S)
+            abandoned = False
             wait_s = REBUILD_WAIT_S
             while True:
                 try:
+                    if not abandoned:
+                        abandoned = True
+                        # Requests under way may end well; their results still count.
+                        await lifetimes.abandon_producer(self._producer, ABANDON_GRACE_S)
                     self._producer = await self._connect()
                     break
-                except BrokerError as error:
-                    # Until it comes back the senders wait, each for its own timeout.
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it is (a certificate may be missing while it is renewed), without a
+                    # producer nothing is ever sent again. The senders wait, each for its own timeout.
                     log.warning("replacing the producer failed, trying again: %s", error)
                     await self._runtime.sleep(wait_s)
                     wait_s = min(2 * wait_s, REBUILD_WAIT_MOST_S)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
-from prosody.broker.kafka import internals
-from prosody.broker.kafka.errors import LowerError, broker_error
+from prosody.broker.kafka import lifetimes
+from prosody.broker.kafka.errors import LowerError, broker_error, send_error
 from prosody.broker.kafka.sends import Queue, Send
 from prosody.broker.partitioners import partition_for
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, ProsodyError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -135,6 +135,7 @@ class Pumps(ABC):
         producer, epoch = self._producer, self._epoch
         while queue.waiting:
             send = next(iter(queue.waiting))
+            send.handed = True
             try:
                 result = await producer.send(
                     send.topic,
@@ -148,11 +149,11 @@ class Pumps(ABC):
                 # Its buffer stayed full for long; the send's own timeout says when it is too long.
                 continue
             except LowerError as error:
-                if internals.sender_is_dead(producer):
+                if lifetimes.sender_is_dead(producer):
                     self._rebuild()
                     return
                 queue.waiting.pop(send, None)
-                fail(send, broker_error(name_of(send), error))
+                fail(send, send_error(name_of(send), error))
                 continue
             except (AssertionError, TypeError, ValueError) as error:
                 # aiokafka checks with assertions: the topic lost partitions, or a header is no bytes.
@@ -203,6 +204,6 @@ def name_of(send: Send) -> str:
     return where if send.key is None else f"{where}, key {send.key[:64]!r}"
 
 
-def fail(send: Send, error: BrokerError) -> None:
+def fail(send: Send, error: ProsodyError) -> None:
     if not send.done.done():
         send.done.set_exception(error)

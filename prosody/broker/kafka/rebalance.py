@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import internals, lifetimes
+from prosody.broker.kafka.holding import Holding
 from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.kafka.starts import Starts
 from prosody.broker.protocol import TopicPartition
@@ -29,22 +30,6 @@ log = logging.getLogger(__name__)
 
 BEGIN_RETRY_S = 0.5
 """Pause between tries to learn where a partition begins."""
-
-
-class Holding:
-    """One partition for as long as it is held without a break."""
-
-    __slots__ = ("lower", "position", "releasing", "told")
-
-    def __init__(self, lower: Any) -> None:
-        self.lower = lower
-        """aiokafka's own partition: its ``getmany`` insists on its class."""
-        self.told = False
-        """Whether the listener has been told that it is assigned."""
-        self.releasing = False
-        """Whether it is being given up."""
-        self.position: int | None = None
-        """The next offset to be polled, as far as it must be set after a join: aiokafka forgets it."""
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base has no types
@@ -94,6 +79,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
     def leaving(self) -> None:
         """Take no more partitions."""
 
+    def topics_changed(self, _: object = None) -> None:
+        """There is new metadata."""
+
     async def close(self) -> None:
         """No partition is held, no listener called and no task running any more."""
         self._closed = True
@@ -102,7 +90,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
         self._settled.set()
         # A listener may stop its own consumer: then this runs in one of those tasks.
         others = self._tasks - {asyncio.current_task()}
-        await internals.cancel_all(others, self._commit_grace_s)
+        await lifetimes.cancel_all(others, self._commit_grace_s)
 
     def require(self, partitions: Iterable[TopicPartition], doing: str) -> None:
         """Check that all ``partitions`` are held, and the group is between no two assignments.
@@ -135,9 +123,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Poll a held partition from ``offset`` on; during a join as soon as it is over."""
         holding = self.held[partition]
-        holding.position = offset
-        if self._settled.is_set():
-            internals.place(self._consumer, holding.lower, offset)
+        holding.seeks += 1
+        self._put(holding, offset)
 
     def out_of_range(self, partition: TopicPartition, offset: int | None) -> None:
         """The broker has no record at the position of a partition: begin it anew, or where its log does."""
@@ -223,7 +210,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
             begun = {tp: starts[tp] for tp in self._still_held(wanted)}
             for tp, start in begun.items():
                 holding = batch[tp]
-                internals.place(self._consumer, holding.lower, start.offset)
+                self._put(holding, start.offset)
                 holding.told = True
             if begun:
                 self._listener.on_assigned(begun)
@@ -232,6 +219,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
 
     async def _begin_again(self, tp: TopicPartition, holding: Holding, offset: int | None) -> None:
         """The broker refused to read at ``offset``; None: aiokafka has forgotten the position."""
+        seeks = holding.seeks
         while self._still_held({tp: holding}):
             try:
                 beginning, end = await self._starts.bounds(tp)
@@ -241,6 +229,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
                 continue
             await self.settled()
             if not self._still_held({tp: holding}):
+                return
+            if holding.seeks != seeks:
+                self._make_pollable({tp: holding.lower})  # sent elsewhere meanwhile
                 return
             if offset is None or offset > end:
                 log.warning(
@@ -258,9 +249,15 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
                     "retention is shorter than its lag", _names((tp,)), offset, beginning - 1,
                     self._group_id,
                 )  # fmt: skip
-            internals.place(self._consumer, holding.lower, max(offset, beginning))
+            self._put(holding, max(offset, beginning))
             self._make_pollable({tp: holding.lower})
             return
+
+    def _put(self, holding: Holding, offset: int) -> None:
+        """Have ``offset`` polled next: at once, or where aiokafka has no state of the partition now (a
+        join is under way, or about to begin as the topics that match a pattern are others) after it."""
+        there = self._settled.is_set() and internals.place(self._consumer, holding.lower, offset)
+        holding.position = None if there else offset
 
     def _still_held(self, batch: Mapping[TopicPartition, Holding]) -> dict[TopicPartition, Holding]:
         return {

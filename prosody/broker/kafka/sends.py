@@ -16,7 +16,7 @@ class Send:
     """One record on its way. ``done`` is set once; a cancelled ``done`` means nobody waits any more."""
 
     __slots__ = (
-        "done", "headers", "key", "partition", "repeats", "timestamp_ms", "topic", "value",
+        "done", "handed", "headers", "key", "partition", "repeats", "timestamp_ms", "topic", "value",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +36,8 @@ class Send:
         self.done = done
         self.partition = -1
         self.repeats = 0
+        self.handed = False
+        """Whether aiokafka was given it: from then on it may be delivered, whoever gives up waiting."""
 
 
 class Queue:

@@ -276,6 +276,10 @@ class MemoryConsumer:
     # -- state --------------------------------------------------------------------------------
 
     @property
+    def unreadable(self) -> Mapping[TopicPartition, str]:
+        return {}  # nothing is damaged or forbidden here
+
+    @property
     def problem(self) -> str | None:
         if self._state != "running" or self._follower is None:
             return None

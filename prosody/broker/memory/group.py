@@ -52,7 +52,7 @@ class Member:
         self.dead = False
         """Crashed: it does nothing any more, and the group has not noticed yet."""
         self.leaving = False
-        """About to stop: it keeps what it holds and is given nothing more."""
+        """About to stop: it gives up what others can take, and is given nothing more."""
         self.news_held = False
         """It hears nothing of its group, as a process that is stopped by a signal (for tests)."""
         self.lost: set[TopicPartition] = set()
@@ -109,7 +109,7 @@ class Group:
         self.gone.discard(member)
 
     def leave_soon(self, member: Member, topics: Mapping[str, int]) -> None:
-        """``member`` is about to stop: what was meant for it and is not yet its goes to others."""
+        """``member`` is about to stop: what it has, and what was meant for it, goes to others."""
         member.leaving = True
         self.rebalance(topics)
 
@@ -139,23 +139,22 @@ class Group:
             # A ghost: its loop ended without leaving. Nobody can call its listener any more.
             self._drop(member)
         self.gone = {m for m in self.gone if not m.loop.is_closed()}
-        kept = {
-            tp: m
-            for tp, m in self.holders.items()
-            if m.leaving and tp not in m.revoking and tp.topic in topics
-        }
         subscribers = {
             topic: found
             for topic in sorted(topics)
             if (found := [m for m in self.members if m.subscribes(topic) and not m.leaving])
         }
-        partitions = [
-            tp
-            for topic in subscribers
-            for n in range(topics[topic])
-            if (tp := TopicPartition(topic, n)) not in kept
-        ]
-        self.target = balance(partitions, subscribers, self.target, self.holders) | kept
+        # Of a member that leaves, where nobody else could take it: it stays until it has left.
+        kept = {
+            tp: m
+            for tp, m in self.holders.items()
+            if m.leaving
+            and tp not in m.revoking
+            and tp.topic in topics
+            and tp.topic not in subscribers
+        }
+        tps = [TopicPartition(topic, n) for topic in subscribers for n in range(topics[topic])]
+        self.target = balance(tps, subscribers, self.target, self.holders) | kept
         self.generation += 1
         self._ask_anew(self.asked)
         self.tell_all()

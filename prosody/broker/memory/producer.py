@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prosody.broker.partitioners import partition_for
 from prosody.broker.protocol import SentRecord
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, RecordTooLargeError
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
@@ -68,10 +68,9 @@ class MemoryProducer:
             for name, content in headers:
                 size += len(name) + (len(content) if content else 0)
         if size > cluster.max_record_bytes:
-            raise BrokerError(
+            raise RecordTooLargeError(
                 f"record of {size} bytes for topic {topic!r} is larger than the "
-                f"{cluster.max_record_bytes} a record may have",
-                retriable=False,
+                f"{cluster.max_record_bytes} a record may have"
             )
         if timestamp_ms is None:
             timestamp_ms = int(self._wall() * 1000)

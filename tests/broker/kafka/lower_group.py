@@ -23,6 +23,12 @@ HEARTBEAT_S = 1.0
 SESSION_S = 6.0
 REBALANCE_S = 30.0
 RETRY_S = 0.1
+FAILURES = 0.05
+"""How often a request fails, and how often its answer does not come."""
+FAILING = (
+    lower.NodeNotReadyError, lower.RequestTimedOutError, lower.NotCoordinatorForGroupError,
+    lower.KafkaConnectionError, lower.GroupLoadInProgressError,
+)  # fmt: skip
 
 
 class LowerGroup:
@@ -37,6 +43,7 @@ class LowerGroup:
         self.ends: dict[tuple[str, int], int] = {}
         self.beginnings: dict[tuple[str, int], int] = {}
         self.rounds = 0
+        self.failed = 0
         self._ids = 0
         self._joined: dict[str, tuple[bytes, asyncio.Future[Any]]] = {}
         self._round: asyncio.Task[None] | None = None
@@ -153,7 +160,7 @@ class LowerConsumer:
             member_id="",
             coordinator_id=1,
             request_rejoin=self._rejoin.set,
-            ensure_coordinator_known=self._network,
+            ensure_coordinator_known=self._request,
             fetch_committed_offsets=self._committed,
             _do_commit_offsets=self._commit,
         )
@@ -174,11 +181,11 @@ class LowerConsumer:
         self._states[partition].paused = True
 
     async def beginning_offsets(self, partitions: Any) -> dict[Any, int]:
-        await self._network()
+        await self._request()
         return {tp: self.group.beginnings.get(tp, 0) for tp in partitions}
 
     async def end_offsets(self, partitions: Any) -> dict[Any, int]:
-        await self._network()
+        await self._request()
         return {tp: self.group.ends.get(tp, 0) for tp in partitions}
 
     # -- the network ----------------------------------------------------------------------------------
@@ -188,19 +195,28 @@ class LowerConsumer:
         await asyncio.sleep(self.group.chance.choice([0.0, 0.001, 0.02]))
         await self.frozen.wait()
 
-    async def _committed(self, partitions: Any) -> dict[Any, OffsetAndMetadata]:
+    async def _request(self) -> None:
+        """A request of the adapter, which may fail; so may the way of its answer."""
         await self._network()
+        if self.group.chance.random() < FAILURES:
+            self.group.failed += 1
+            failure: type[Exception] = self.group.chance.choice(FAILING)
+            raise failure
+
+    async def _committed(self, partitions: Any) -> dict[Any, OffsetAndMetadata]:
+        await self._request()
         return {tp: self.group.committed[tp] for tp in partitions if tp in self.group.committed}
 
     async def _commit(self, _: Any, offsets: Any) -> None:
         sent = (self._coordinator.member_id, self._coordinator.generation)
-        await self._network()
+        await self._request()
         coordinator = SimpleNamespace(member_id=sent[0], generation=sent[1])
         try:
             self.group.commit(SimpleNamespace(_coordinator=coordinator), offsets)  # type: ignore[arg-type]
         except (lower.UnknownMemberIdError, lower.IllegalGenerationError):
             self.reset()
             raise
+        await self._request()
 
     # -- the background tasks of aiokafka ------------------------------------------------------------
 

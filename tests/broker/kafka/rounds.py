@@ -4,8 +4,8 @@ Members behave as ``handover.py`` does, in sets and numbers alone; the leader's 
 test. After every single step the model asserts that
 
 * no partition is owned by two members, but for owners the group has expelled and that were not told yet;
-* nothing is taken from a member that it was not asked to release and did not let go of itself, unless the
-  leader knows no such topic;
+* nothing is taken from a member that it was not asked to release and did not let go of itself, whatever
+  the leader knows;
 * a leaving member, a ghost and one of another version are given nothing, and nobody anything that
   aiokafka would refuse.
 
@@ -77,6 +77,12 @@ class World:
         """The consumers that run, whether the group knows them or not."""
         self.listed: dict[str, Member | Applicant] = {}
         """The group's list: who joins each round, and what was said by those that do not any more."""
+        self.history: list[tuple[object, ...]] = []
+        """What happened, in words that are put together only when somebody wants to read them."""
+
+    def text(self) -> str:
+        """The history, a line for each thing that happened."""
+        return "\n".join(" ".join(map(str, words)) for words in self.history)
 
     # -- what happens -------------------------------------------------------------------------
 
@@ -85,6 +91,7 @@ class World:
             self.names += 1
             self._enlist(member := Member(f"p{self.names}", topics))
             self.members.append(member)
+            self.history.append((member.id, "starts, wants", sorted(member.topics)))
 
     def _enlist(self, member: Member) -> None:
         self.names += 1
@@ -94,29 +101,38 @@ class World:
 
     def drain(self, member: Member, partitions: Iterable[TopicPartition]) -> None:
         """It has drained and committed some of what it was asked for."""
-        member.let_go(member.releasing & {*partitions})
+        drained = member.releasing & {*partitions}
+        member.let_go(drained)
+        self.history.append((member.id, "has drained", drained))
 
     def leave(self, member: Member) -> None:
         member.leaving = True
+        self.history.append((member.id, "is leaving"))
 
     def depart(self, member: Member) -> None:
         """It has drained everything, and leaves the group."""
         self.members.remove(member)
         self.listed.pop(member.id, None)
+        self.history.append((member.id, "departs"))
 
     def crash(self, member: Member, *, joined: bool) -> None:
         """It is gone; the group lists it for a while, if only for a join it had sent before."""
         self.members.remove(member)
+        self.history.append((member.id, "crashes, holding", member.held.copy()))
         self._cut_off(member, joined=joined)
 
     def reset(self, member: Member, *, joined: bool, zombie: bool) -> None:
         """It comes back under another id; as a zombie it has not noticed and claims all it had."""
+        before = member.id
         self._cut_off(member, joined=joined)
         if zombie:
             member.void |= member.held
         else:
             member.let_go(member.held.copy())
         self._enlist(member)
+        self.history.append(
+            (before, "comes back as", member.id, "still holding", member.held.copy())
+        )
 
     def _cut_off(self, member: Member, *, joined: bool) -> None:
         if member.id in self.listed:
@@ -128,15 +144,18 @@ class World:
         """Its session has expired, and it does not know."""
         self.listed.pop(member.id, None)
         member.void |= member.held
+        self.history.append((member.id, "is expelled and does not know"))
 
     def unsubscribe(self, member: Member, topic: str) -> None:
         """Its pattern does not match any more; whatever it claims, aiokafka lets it have nothing."""
         member.topics -= {topic}
         member.void |= {tp for tp in member.held if tp.topic == topic}
+        self.history.append((member.id, "does not want", topic, "any more"))
 
     def add_foreigner(self, topics: Iterable[str]) -> None:
         self.names += 1
         self.listed[f"{self.names}-foreign"] = Applicant(frozenset(topics), None)
+        self.history.append((f"{self.names}-foreign", "asks to join"))
 
     def forget_ghosts(self) -> None:
         """The sessions of those that are gone have expired."""
@@ -163,9 +182,12 @@ class World:
             for member, it in self.listed.items()
         }
         self.generation += 1
+        self.history.append(("round", self.generation, "the leader knows", known or self.counts))
+        self.history += [("   ", member, "says", *it) for member, it in applicants.items()]
         self._drain_some(chance)
         counts: dict[str, int | None] = dict(self.counts if known is None else known)
         shares = self.decide(counts, applicants)
+        self.history += [("   ", member, "gets", *share) for member, share in shares.items()]
         others = [*applicants.items()]
         chance.shuffle(others)
         assert shares == self.decide(counts, dict(others)), "the order of the members matters"
@@ -175,7 +197,8 @@ class World:
         for member in told:
             if member in expelled:
                 self.expel(member)
-            self._tell(member, shares[member.id], counts)
+            self.history.append((member.id, "is told"))
+            self._tell(member, shares[member.id])
             self.check()
             self._drain_some(chance)
         return shares
@@ -185,12 +208,8 @@ class World:
             if member.releasing and chance.random() < 0.2:
                 self.drain(member, [tp for tp in sorted(member.releasing) if chance.random() < 0.5])
 
-    def _tell(self, member: Member, share: Share, counts: Mapping[str, int | None]) -> None:
-        lost = {
-            tp
-            for tp in member.held - share.assigned - member.void
-            if counts.get(tp.topic) is not None
-        }
+    def _tell(self, member: Member, share: Share) -> None:
+        lost = member.held - share.assigned - member.void
         assert not lost, f"taken from {member.id} without asking: {lost}"
         member.let_go(member.held - share.assigned)
         member.releasing |= share.release & member.held
@@ -217,7 +236,8 @@ class World:
             assigned, release = shares[member]
             assert release <= assigned
             assert {tp.topic for tp in assigned} <= topics, "aiokafka raises"
-            assert all(counts.get(tp.topic) is not None for tp in assigned), "of an unknown topic"
+            new = assigned - (claim.partitions if claim else frozenset())
+            assert all(counts.get(tp.topic) is not None for tp in new), "of an unknown topic"
             if claim is None:
                 assert not assigned, "given to a foreigner"
             elif claim.sequence < newest[claim.process]:
@@ -233,7 +253,7 @@ class World:
         }
         if len({applicants[member].topics for member in takers}) == 1:
             # A leaving member still has some of what there is; what the leader has not heard of stays.
-            known = {tp for tp in hands if tp.partition < (counts[tp.topic] or 0)}
+            known = {tp for tp in hands if tp.partition < (counts.get(tp.topic) or 0)}
             everything = len(known)
             kept = [
                 len(shares[m].assigned & claim.partitions & known) for m, claim in takers.items()

@@ -1,8 +1,12 @@
-"""Plays the model of ``rounds.py`` from a seed: faults at random, and now and then a rest."""
+"""Plays the model of ``rounds.py`` from a seed: faults at random, and now and then a rest.
+
+``python -m tests.broker.kafka.rounds_play SEED`` replays one, with its history.
+"""
 
 from __future__ import annotations
 
 import random
+import sys
 from typing import TYPE_CHECKING
 
 from tests.broker.kafka.rounds import Member, World
@@ -13,12 +17,14 @@ if TYPE_CHECKING:
     from tests.broker.kafka.rounds import Decide
 
 STEPS = 40
+MODULE = "tests.broker.kafka.rounds_play"
 
 
 class Play:
     """One seed: what it does next depends on nothing but the seed and what happened before."""
 
     def __init__(self, decide: Decide, seed: int) -> None:
+        self.seed = seed
         self.chance = random.Random(seed)
         self.world = World(decide)
         self.mixed = self.chance.random() < 0.5
@@ -26,6 +32,14 @@ class Play:
         self.old_counts = dict(self.world.counts)
 
     def run(self) -> None:
+        """A fault has the whole history, and how to replay it, in its notes."""
+        try:
+            self._run()
+        except Exception as fault:
+            fault.add_note(f"{self.world.text()}\nreplay with: python -m {MODULE} {self.seed}")
+            raise
+
+    def _run(self) -> None:
         for _ in range(STEPS):
             act = self.chance.choices(list(self.ACTS), weights=list(self.ACTS.values()))[0]
             act(self)
@@ -130,3 +144,12 @@ def first_fault(decide: Decide, seeds: int) -> str | None:
         except Exception as fault:
             return f"seed {seed}: {type(fault).__name__}: {fault}"
     return None
+
+
+if __name__ == "__main__":
+    from prosody.broker.kafka.cooperative import share_out
+
+    for number in map(int, sys.argv[1:]):
+        play = Play(share_out, number)
+        play.run()
+        print(f"{play.world.text()}\nseed {number}: no fault")

@@ -3,6 +3,9 @@
 An oracle sees what they handle and commit. It raises :class:`Fault` for a record handled while another
 member held its partition, a position that jumped, a commit that went back, a record handled twice
 without a crash or an expulsion, and a group that does not come to rest.
+
+``python -m tests.broker.kafka.rounds_world SEED`` replays one, with its history; ``--graceful SEED`` the
+one in which nobody crashes or falls silent.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +23,15 @@ from prosody.broker.kafka.handover import CooperativeAssignment
 from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 from prosody.errors import BrokerError
 from tests.broker.kafka.lower_group import SESSION_S, LowerConsumer, LowerGroup
-from tests.support import FakeRuntime
+from tests.support import FakeRuntime, run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prosody.broker.protocol import Start
 
+MODULE = "tests.broker.kafka.rounds_world"
+STEPS = 12
 REST_LIMIT_S = 150.0
 """Virtual time in which the group must have handled everything and settled, once faults have stopped."""
 
@@ -281,8 +287,15 @@ class World:
             if not task.cancelled() and task.exception() is not None:
                 self.fault(f"a step failed: {task.exception()!r}")
         if self.faults:
-            tail = "\n".join(self.history[-60:])
-            raise Fault(f"seed {self.seed}: {self.faults[0]}\n{tail}")
+            how = "--graceful " * self.graceful
+            raise Fault(
+                f"seed {self.seed}: {self.faults[0]}\n{self.text()}\n"
+                f"replay with: python -m {MODULE} {how}{self.seed}"
+            )
+
+    def text(self) -> str:
+        """The history, a line for each thing that happened."""
+        return "\n".join(self.history)
 
     async def _rest(self) -> None:
         """Faults have stopped: everything must get handled and committed, and rounds end."""
@@ -302,3 +315,23 @@ class World:
         loads = [len(node.next) for node in self.nodes]
         if max(loads) - min(loads) > 1:
             self.fault(f"out of balance: {loads}")
+
+
+def play(seed: int, *, graceful: bool) -> World:
+    """Do the run of a seed.
+
+    :raises Fault: with the whole history, and how to replay it.
+    """
+
+    async def main() -> World:
+        world = World(seed, graceful=graceful)
+        await world.play(STEPS)
+        return world
+
+    return run_virtual(main())
+
+
+if __name__ == "__main__":
+    in_order = "--graceful" in sys.argv
+    for number in (int(word) for word in sys.argv[1:] if word != "--graceful"):
+        print(f"{play(number, graceful=in_order).text()}\nseed {number}: no fault")

@@ -12,10 +12,10 @@ from aiokafka.structs import OffsetAndMetadata
 from prosody.broker.kafka.eager import EagerAssignment
 from prosody.broker.kafka.handover import CooperativeAssignment
 from prosody.broker.protocol import TopicPartition
-from tests.support import FakeRuntime, settle
+from tests.support import FakeRuntime, run_virtual, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from prosody.broker.protocol import Start
 
@@ -61,7 +61,17 @@ class Stage:
         self.fetcher = SimpleNamespace(_max_partition_fetch_bytes=0, _records={})
         self.subscription = SimpleNamespace(assignment=None)
         self.states: dict[Any, SimpleNamespace] = {}
+        self.unknown: set[str] = set()
+        """Topics that the consumer's metadata does not have."""
+        self.listed: list[set[str] | Exception] = []
+        """What brokers list from now on; the last one goes on."""
         self.consumer: Any = SimpleNamespace(
+            _client=SimpleNamespace(
+                cluster=SimpleNamespace(
+                    partitions_for_topic=lambda topic: None if topic in self.unknown else {0}
+                ),
+                fetch_all_metadata=self._list,
+            ),
             _coordinator=self.coordinator,
             _fetcher=self.fetcher,
             _subscription=SimpleNamespace(
@@ -145,6 +155,13 @@ class Stage:
         if self.failures:
             raise self.failures.pop(0)
 
+    async def _list(self) -> Any:
+        await asyncio.sleep(0)
+        names = self.listed.pop(0) if len(self.listed) > 1 else self.listed[0]
+        if isinstance(names, Exception):
+            raise names
+        return SimpleNamespace(topics=lambda exclude_internal_topics: names)
+
     async def _committed(self, partitions: Any) -> dict[Any, OffsetAndMetadata]:
         await self._answer()
         return {tp: self.committed[tp] for tp in partitions if tp in self.committed}
@@ -156,3 +173,19 @@ class Stage:
     async def _ends(self, partitions: Any) -> dict[Any, int]:
         await self._answer()
         return {tp: self.ends.get(tp, 100) for tp in partitions}
+
+
+def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
+    """Run a test with a stage of its own on a virtual loop, and leave no task behind."""
+
+    async def main() -> None:
+        stage = Stage()
+        await test(stage)
+        await stage.assignment.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    def run() -> None:
+        run_virtual(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiokafka import TopicPartition as LowerPartition
 
 from prosody.broker.kafka import consumer as module
 from prosody.broker.kafka import internals
@@ -339,3 +340,21 @@ async def test_stopping_ends_a_listener_that_does_not(
     assert "did not stop in order" in caplog.text
     assert listener.running == 0
     await until_gone(before)
+
+
+async def test_a_fetch_can_be_read_with_escapes(kafka: KafkaBroker) -> None:
+    """As after a header name that is not UTF-8, with what a real broker answers."""
+    topic = await make_topic(kafka, partitions=1)
+    [tp] = tps(topic, 0)
+    async with producing(kafka) as producer, consuming(kafka, topic) as (consumer, listener):
+        await listener.until_holds([tp])
+        kept = consumer._polls._buffers._bytes
+        kept[LowerPartition(*tp)] = None
+        headers = [("h\u00e9", b"1")]
+        for n in range(3):
+            await producer.send(topic, key=b"k", value=b"%d" % n, headers=headers)
+        records = await read(consumer, [tp], 3)
+    assert [(r.offset, r.value, list(r.headers)) for r in records] == [
+        (n, b"%d" % n, headers) for n in range(3)
+    ]
+    assert not kept, "read from what was kept"

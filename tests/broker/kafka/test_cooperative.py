@@ -126,8 +126,10 @@ def test_a_member_of_another_version_gets_nothing_and_stops_nobody() -> None:
 
 
 @pytest.mark.parametrize("partitions", [{}, {"t": None}])
-def test_claims_of_a_topic_that_is_unknown_are_void(partitions: dict[str, int | None]) -> None:
-    assert share_out(partitions, {"a": member(0, process="a")}) == {"a": NOTHING}
+def test_claims_of_a_topic_that_is_unknown_stay(partitions: dict[str, int | None]) -> None:
+    """A broker that has just come back may not know it yet; its owners find out."""
+    group = {"a": member(0, process="a"), "b": member(process="b")}
+    assert share_out(partitions, group) == {"a": Share(tps(0), tps()), "b": NOTHING}
 
 
 def test_claims_of_a_topic_not_subscribed_to_are_void() -> None:
@@ -188,9 +190,7 @@ def living(applicants: Mapping[str, Applicant]) -> dict[str, Claim]:
 
 def claimants(group: Group, tp: TopicPartition) -> list[str]:
     """Who claims a partition with right, the one that has it first."""
-    partitions, applicants = group
-    if partitions.get(tp.topic) is None:
-        return []
+    _, applicants = group
     found = [
         (-claim.generation, m)
         for m, claim in living(applicants).items()

@@ -52,16 +52,18 @@ MUTANTS: dict[str, tuple[ModuleType, str, str]] = {
         "            release[owner].add(tp)",
         "            assigned[owner].remove(tp)",
     ),
-    "claims of unknown topics count": (
+    "claims of unknown topics are void": (
         cooperative,
-        "tp.topic in topics and partitions.get(tp.topic) is not None",
-        "tp.topic in topics",
+        "    for tp, owner in owners.items():\n",
+        "    owners = {tp: m for tp, m in owners.items() if tp.topic in known}\n"
+        "    for tp, owner in owners.items():\n",
     ),
-    "claims of topics not subscribed to count": (cooperative, "tp.topic in topics and ", ""),
+    "claims of topics not subscribed to count": (cooperative, "if tp.topic in topics:", "if True:"),
     "claims beyond the leader's count are void": (
         cooperative,
-        "partitions.get(tp.topic) is not None",
-        "(partitions.get(tp.topic) or 0) > tp.partition",
+        "    for tp, owner in owners.items():\n",
+        "    owners = {tp: m for tp, m in owners.items() if tp.partition < known.get(tp.topic, 99)}\n"
+        "    for tp, owner in owners.items():\n",
     ),
     "a member of another version is given partitions": (
         cooperative,
@@ -109,6 +111,22 @@ def mutated(module: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_group_survives_its_members(seed: int) -> None:
     Play(cooperative.share_out, seed).run()
+
+
+def test_a_fault_tells_its_whole_history_and_how_to_replay_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decide = mutated(*MUTANTS["what should move is taken at once"], monkeypatch)
+    found = first_fault(decide, SEEDS)
+    assert found is not None
+    seed = int(found.split(":")[0].removeprefix("seed "))
+    with pytest.raises(Exception) as fault:  # noqa: PT011  # a mutant may show itself in any way
+        Play(decide, seed).run()
+    (note,) = fault.value.__notes__
+    first, *_, last = note.splitlines()
+    assert "starts, wants" in first
+    assert "round 1 the leader knows" in note
+    assert last == f"replay with: python -m tests.broker.kafka.rounds_play {seed}"
 
 
 @pytest.mark.parametrize("module", [balance, cooperative], ids=lambda module: module.__name__)

@@ -8,8 +8,16 @@ import inspect
 import pytest
 from aiokafka import errors as lower
 
-from prosody.broker.kafka.errors import HINTS, RETRIABLE, WEDGED, broker_error, mapped
-from prosody.errors import BrokerError, ProsodyError
+from prosody.broker.kafka.errors import (
+    HINTS,
+    RETRIABLE,
+    TOO_LARGE,
+    WEDGED,
+    broker_error,
+    mapped,
+    send_error,
+)
+from prosody.errors import BrokerError, ProsodyError, RecordTooLargeError
 
 
 def aiokafka_classes() -> set[type[BaseException]]:
@@ -61,6 +69,16 @@ def test_mapped(error: Exception, retriable: bool) -> None:
     assert caught.value.retriable is retriable
     assert caught.value.__cause__ is error
     assert str(caught.value) != "it: "
+
+
+@pytest.mark.parametrize("kind", TOO_LARGE)
+def test_a_record_that_is_too_large_is_told_apart(kind: type[Exception]) -> None:
+    error = send_error("send", kind())
+    assert isinstance(error, RecordTooLargeError)
+    assert not error.retriable
+    assert str(error).startswith(f"send: {kind.__name__}")
+    other = send_error("send", lower.InvalidTimestampError())
+    assert isinstance(other, BrokerError)
 
 
 def test_a_subclass_counts_as_its_base() -> None:

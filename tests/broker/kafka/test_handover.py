@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka import TopicPartition as LowerPartition
 from aiokafka import errors as lower
 from aiokafka.structs import OffsetAndMetadata
 
+from prosody.broker.kafka.handover import LEAVE_PAUSE_S, TOPIC_LOOK_S
 from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.protocol import Start
 from prosody.errors import BrokerError
-from tests.broker.kafka.stage import ONE, THREE, TWO, Stage
+from tests.broker.kafka.stage import ONE, THREE, TWO, Stage, on_stage
 from tests.support import run_virtual, settle
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-
-def on_stage(test: Callable[[Stage], Awaitable[None]]) -> Callable[[], None]:
-    """Run a test with a stage of its own on a virtual loop, and leave no task behind."""
-
-    async def main() -> None:
-        stage = Stage()
-        await test(stage)
-        await stage.assignment.close()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    def run() -> None:
-        run_virtual(main())
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
 
 
 @on_stage
@@ -79,6 +60,7 @@ async def test_what_moves_is_drained_while_assigned_and_then_not_claimed(stage: 
     assert stage.states[LowerPartition(*TWO)].paused
     stage.assignment.require([ONE, TWO], "commit")  # until the revoke has ended
     await stage.join(ONE, TWO, release={TWO})  # somebody else joined: asked again, told once
+    assert stage.states[LowerPartition(*TWO)].paused, "aiokafka forgets that too"
     assert stage.claim.partitions == {ONE, TWO}
     assert stage.listener.names().count("revoked") == 1
     assert stage.rejoins == 0
@@ -190,6 +172,20 @@ async def test_lost_while_it_drains(stage: Stage) -> None:
 
 
 @on_stage
+async def test_lost_while_it_drains_and_back(stage: Stage) -> None:
+    """The end of the old drain lets go of nothing that was assigned since."""
+    await stage.join(ONE)
+    stage.listener.revoke = lambda _: asyncio.sleep(5.0)
+    await stage.join(ONE, release={ONE})
+    stage.reset("another")
+    await stage.join(ONE)
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned", "revoked", "lost", "assigned"]
+    assert set(stage.assignment.held) == {ONE}
+    assert stage.rejoins == 0
+
+
+@on_stage
 async def test_a_leaving_member_takes_nothing(stage: Stage) -> None:
     await stage.join(ONE)
     stage.assignment.leaving()
@@ -275,6 +271,22 @@ async def test_retention_passes_a_position(stage: Stage) -> None:
     assert set(stage.assignment.pollable) == {ONE}
 
 
+def test_what_retention_took_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        stage = Stage()
+        stage.committed[ONE] = OffsetAndMetadata(7, "note")
+        stage.beginnings[ONE] = 50
+        await stage.join(ONE)
+        stage.beginnings[ONE] = 90
+        stage.assignment.out_of_range(ONE, 60)
+        await settle()
+        await stage.assignment.close()
+
+    run_virtual(main())
+    assert "records of t/1 at offsets 7 to 49 are gone" in caplog.text
+    assert "records of t/1 at offsets 60 to 89 are gone" in caplog.text
+
+
 @on_stage
 async def test_another_log_under_a_position(stage: Stage) -> None:
     stage.committed[ONE] = OffsetAndMetadata(90, "note")
@@ -323,3 +335,76 @@ def test_the_bounds_of_a_fetch() -> None:
     assert partition_fetch_bytes(1 << 30, 1) == 1 << 20
     assert partition_fetch_bytes(1 << 20, 10_000) == 16 * 1024
     assert partition_fetch_bytes(1 << 20, 0) == 1 << 20
+
+
+@on_stage
+async def test_who_leaves_and_is_not_done_soon_asks_to_be_relieved(stage: Stage) -> None:
+    await stage.join(ONE, TWO)
+    stage.assignment.leaving()
+    stage.assignment.leaving()
+    await asyncio.sleep(LEAVE_PAUSE_S - 0.1)
+    assert stage.rejoins == 0  # a member that stops by then needs no join
+    await asyncio.sleep(1.0)
+    assert stage.rejoins == 1
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    stage.listener.revoke = lambda tps: ended if ONE in tps else asyncio.sleep(0)
+    await stage.join(ONE, TWO, release={ONE, TWO})
+    await asyncio.sleep(1.0)
+    assert stage.rejoins == 2
+    await stage.join(ONE, release={ONE})
+    assert stage.claim.leaving
+    assert stage.claim.partitions == {ONE}
+    stage.assignment.require([ONE], "commit")
+    ended.set_result(None)
+    await settle()
+    assert not stage.assignment.held
+
+
+@on_stage
+async def test_who_leaves_and_holds_nothing_asks_for_nothing(stage: Stage) -> None:
+    await stage.join()
+    stage.assignment.leaving()
+    await asyncio.sleep(5.0)
+    assert stage.rejoins == 0
+
+
+@on_stage
+async def test_a_topic_that_no_broker_lists_is_given_up(stage: Stage) -> None:
+    await stage.join(ONE, TWO)
+    stage.assignment.topics_changed()
+    stage.unknown.add("t")
+    stage.listed = [lower.NodeNotReadyError(), set(), {"other"}, lower.KafkaError(), set()]
+    stage.assignment.topics_changed()
+    stage.assignment.topics_changed()  # looked for once
+    await asyncio.sleep(4 * TOPIC_LOOK_S + 0.5)
+    assert stage.listener.names() == ["assigned"]
+    await asyncio.sleep(1.0)
+    assert stage.listener.events[1:] == [("lost", frozenset({ONE, TWO}))]
+    assert stage.rejoins == 1
+    await stage.join()
+    assert stage.claim.partitions == frozenset()
+
+
+@on_stage
+async def test_a_topic_that_some_broker_lists_is_kept(stage: Stage) -> None:
+    await stage.join(ONE)
+    stage.unknown.add("t")
+    stage.listed = [set(), set(), {"t"}, set()]
+    stage.assignment.topics_changed()
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned"]
+    assert set(stage.assignment.pollable) == {ONE}
+    stage.assignment.topics_changed()  # and looked for again, when it is missing again
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned", "lost"]
+
+
+@on_stage
+async def test_a_topic_given_up_meanwhile_is_nobodys_loss(stage: Stage) -> None:
+    await stage.join(ONE)
+    stage.unknown.add("t")
+    stage.listed = [set()]
+    stage.assignment.topics_changed()
+    await stage.join(ONE, release={ONE})
+    await asyncio.sleep(10.0)
+    assert stage.listener.names() == ["assigned", "revoked"]

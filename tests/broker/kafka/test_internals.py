@@ -13,8 +13,9 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.protocol.metadata import MetadataResponse_v0
 
-from prosody.broker.kafka import internals
+from prosody.broker.kafka import internals, lifetimes
 from prosody.broker.protocol import TopicPartition
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ async def consumer() -> AsyncIterator[Any]:
     consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
     consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
     yield consumer
-    await internals.abandon_consumer(consumer, 1.0)
+    await lifetimes.abandon_consumer(consumer, 1.0)
 
 
 async def test_membership(consumer: Any) -> None:
@@ -70,6 +71,16 @@ async def test_waiting_counts_as_polling_also_when_cancelled(consumer: Any) -> N
     assert subscription._last_fetch_ended > before
 
 
+async def test_waiting_for_the_end_of_a_rebalance_leaves_nothing_behind(consumer: Any) -> None:
+    await asyncio.sleep(0)  # aiokafka's fetcher waits too
+    before = list(consumer._subscription._assignment_waiters)
+    for _ in range(10):
+        future = internals.waiter(consumer)
+        asyncio.get_running_loop().call_soon(future.set_result, None)
+        await internals.wait_as_poller(consumer, future)
+    assert consumer._subscription._assignment_waiters == before
+
+
 async def test_the_coordinators_errors_can_be_asked_for(consumer: Any) -> None:
     consumer._coordinator._pending_exception = ValueError("told")
     with pytest.raises(ValueError, match="told"):
@@ -103,20 +114,21 @@ async def test_an_abandoned_consumer_leaves_no_task() -> None:
     consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
     consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
     assert asyncio.all_tasks() - before
-    await internals.abandon_consumer(consumer, 1.0)
+    await lifetimes.abandon_consumer(consumer, 1.0)
     assert asyncio.all_tasks() == before
 
 
 async def test_a_producer_has_what_is_used() -> None:
     producer = AIOKafkaProducer()
-    assert not internals.sender_is_dead(producer)
+    lifetimes.track_requests(producer)
+    assert not lifetimes.sender_is_dead(producer)
     task = producer._sender._sender_task = asyncio.create_task(asyncio.sleep(60))
-    assert not internals.sender_is_dead(producer)
-    internals.freeze_producer(producer)
-    internals.freeze_producer(producer)
+    assert not lifetimes.sender_is_dead(producer)
+    lifetimes.freeze_producer(producer)
+    lifetimes.freeze_producer(producer)
     assert task.cancelling() == 1
-    await internals.abandon_producer(producer, 1.0)
-    assert internals.sender_is_dead(producer)
+    await lifetimes.abandon_producer(producer, 1.0)
+    assert lifetimes.sender_is_dead(producer)
     assert producer.client.cluster.partitions_for_topic("t") is None
 
 
@@ -189,3 +201,49 @@ async def test_connections_have_what_is_looked_at() -> None:
     assert not connection.connected()
     assert not connection._requests
     assert connection._last_action > 0
+
+
+async def test_an_abandoned_producer_leaves_no_request_to_any_silent_broker() -> None:
+    before = asyncio.all_tasks()
+    producer = AIOKafkaProducer(enable_idempotence=True, acks="all")
+    lifetimes.track_requests(producer)
+    producer._txn_manager.set_pid_and_epoch(1, 0)
+    client = producer.client
+    client.cluster.leader_for_partition = lambda tp: tp.partition
+    open_requests: list[asyncio.Future[Any]] = []
+
+    async def send(*_: object, **__: object) -> Any:
+        open_requests.append(asyncio.get_running_loop().create_future())
+        return await open_requests[-1]
+
+    async def close() -> None:
+        for request in open_requests:
+            if not request.done():
+                request.set_exception(errors.KafkaConnectionError("closed"))
+
+    client.send, client.close = send, close
+    client.force_metadata_update = asyncio.get_running_loop().create_future
+    await producer._sender.start()
+    for partition in range(3):
+        await producer._message_accumulator.add_message(
+            LowerPartition("t", partition), b"k", b"v", 1.0
+        )
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(open_requests) == 3
+    await lifetimes.abandon_producer(producer, 0.01)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert not producer._sender.prosody_requests
+
+
+async def test_news_of_the_topics(consumer: Any) -> None:
+    news: list[object] = []
+    cluster = consumer._client.cluster
+    internals.on_metadata(consumer, news.append)
+    assert not internals.knows_topic(consumer, "t")
+    cluster.update_metadata(
+        MetadataResponse_v0([(1, "host", 9092)], [(0, "t", [(0, 0, 1, [1], [1])])])
+    )
+    assert news == [cluster]
+    assert internals.knows_topic(consumer, "t")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import OutOfOrderSequenceNumber
 
 from prosody.broker.kafka import KafkaBroker
 from prosody.broker.kafka import producer as module
 from prosody.broker.kafka.sends import Queue, Send
-from prosody.errors import BrokerError
+from prosody.errors import BrokerError, ConfigurationError, SendTimeoutError
 from prosody.runtime import SystemRuntime
 from tests.broker.kafka.support import PRODUCER, until_gone
+from tests.support import FakeRuntime, run_virtual
 
 
 @pytest.fixture
@@ -82,3 +86,103 @@ async def test_what_is_repeated_comes_first_and_in_order() -> None:
     queue.repeat()
     assert list(queue.waiting) == [sends[0], *sends[2:]]
     assert not queue.sent
+
+
+class Lower:
+    """aiokafka's producer, which refuses, takes and never answers, or acknowledges."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+        self.client = SimpleNamespace(
+            cluster=SimpleNamespace(partitions_for_topic=lambda topic: {0}), close=self._close
+        )
+        self._sender = SimpleNamespace(sender_task=asyncio.create_task(asyncio.Event().wait()))
+
+    async def _close(self) -> None:
+        pass
+
+    async def send(self, topic: str, **_: object) -> asyncio.Future[Any]:
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.answer == "full":
+            await asyncio.Event().wait()
+        elif self.answer == "wedged":
+            result.set_exception(OutOfOrderSequenceNumber())
+        elif self.answer == "good":
+            result.set_result(SimpleNamespace(topic=topic, partition=0, offset=7))
+        return result
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ConfigurationError(["ssl_cafile: no such file"]),
+        BrokerError("no broker", retriable=True),
+        ZeroDivisionError("in aiokafka"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_producer_is_replaced_whatever_fails_at_first(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        producer: Any = KafkaBroker(("nowhere:9",), runtime=FakeRuntime()).producer(PRODUCER)
+        producer._producer = Lower("wedged")
+        failures = [failure, failure]
+
+        async def connect() -> Lower:
+            if failures:
+                raise failures.pop()
+            return Lower("good")
+
+        producer._connect = connect
+        sent = await producer.send("t", key=b"k", value=b"v", timeout_s=60.0)
+        assert sent.offset == 7
+        assert not failures
+        await producer.stop()
+
+    run_virtual(run())
+    told = [r for r in caplog.records if "replacing the producer failed" in r.message]
+    assert len(told) == 2
+
+
+def test_an_end_of_the_old_producer_that_fails_does_not_keep_the_new_one_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        producer: Any = KafkaBroker(("nowhere:9",), runtime=FakeRuntime()).producer(PRODUCER)
+        producer._producer = old = Lower("wedged")
+
+        async def close() -> None:
+            raise ZeroDivisionError("in aiokafka")
+
+        async def connect() -> Lower:
+            return Lower("good")
+
+        old.client.close = close
+        producer._connect = connect
+        assert (await producer.send("t", key=b"k", value=b"v", timeout_s=60.0)).offset == 7
+        await producer.stop()
+        old._sender.sender_task.cancel()
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "texts"),
+    [
+        ("silent", ["may still be delivered", "may still be delivered"]),
+        ("full", ["may still be delivered", "was not sent"]),
+    ],
+)
+def test_a_timeout_says_whether_it_may_still_be_delivered(answer: str, texts: list[str]) -> None:
+    async def run() -> None:
+        producer: Any = KafkaBroker(("nowhere:9",), runtime=FakeRuntime()).producer(PRODUCER)
+        producer._producer = Lower(answer)
+        sends = [producer.send("t", key=b"k", value=b"v", timeout_s=1.0) for _ in texts]
+        ends = await asyncio.gather(*sends, return_exceptions=True)
+        for end, text in zip(ends, texts, strict=True):
+            assert isinstance(end, SendTimeoutError)
+            assert text in str(end)
+        await producer.stop()
+
+    run_virtual(run())

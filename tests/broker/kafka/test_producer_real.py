@@ -11,7 +11,7 @@ from aiokafka import TopicPartition as LowerPartition
 from aiokafka.errors import OutOfOrderSequenceNumber
 
 from prosody.broker.kafka import producer as module
-from prosody.errors import BrokerError, SendTimeoutError
+from prosody.errors import BrokerError, RecordTooLargeError, SendTimeoutError
 from tests.broker.kafka.support import LIMIT_S, PRODUCER, producing, until_gone, values_of
 from tests.broker.members import fresh, make_topic
 
@@ -36,8 +36,9 @@ def swallow_batch(producer: KafkaProducer, topic: str, partition: int = 0) -> No
 
 
 async def test_order_while_the_metadata_is_missing(kafka: KafkaBroker) -> None:
-    topic = await make_topic(kafka, partitions=1)
     async with producing(kafka) as producer, asyncio.timeout(LIMIT_S):
+        # After the start, at which a producer learns of every topic there is.
+        topic = await make_topic(kafka, partitions=1)
         first = numbered(producer, topic, 100)
         await asyncio.sleep(0)
         assert topic in producer._unplaced
@@ -106,7 +107,7 @@ async def test_neither_key_nor_value(kafka: KafkaBroker) -> None:
 async def test_a_record_that_is_too_large(kafka: KafkaBroker) -> None:
     topic = await make_topic(kafka, partitions=1)
     async with producing(kafka) as producer:
-        with pytest.raises(BrokerError, match="MessageSizeTooLarge") as caught:
+        with pytest.raises(RecordTooLargeError, match="MessageSizeTooLarge") as caught:
             await producer.send(topic, key=b"k", value=bytes(2 << 20))
         assert not caught.value.retriable
         await producer.send(topic, key=b"k", value=b"fine")
@@ -120,7 +121,7 @@ async def test_what_the_broker_refuses_wedges_nothing(kafka: KafkaBroker) -> Non
     await admin.stop()
     async with producing(kafka) as producer, asyncio.timeout(LIMIT_S):
         await producer.send(topic, key=b"k", value=b"one")
-        with pytest.raises(BrokerError):
+        with pytest.raises(RecordTooLargeError):
             # Random, or compression would make it fit.
             await producer.send(topic, key=b"k", value=random.Random(1).randbytes(10_000))
         assert (await producer.send(topic, key=b"k", value=b"two")).topic == topic

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from prosody.broker.kafka import handover, rebalance
-from tests.broker.kafka.rounds_world import Fault, World
+from tests.broker.kafka.rounds_world import Fault, World, play
 from tests.support import run_virtual
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 SEEDS = range(40)
 MUTANT_SEEDS = range(12)
-
-
-def play(seed: int, *, graceful: bool, steps: int = 12) -> None:
-    async def main() -> None:
-        await World(seed, graceful=graceful).play(steps)
-
-    run_virtual(main())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -55,6 +48,35 @@ def test_who_slept_through_anothers_life_begins_anew(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(handover.CooperativeAssignment, "_lose_if_reset", lambda self: None)
     with pytest.raises(Fault, match=r"goes back|reads|again"):
         run_virtual(_sleep_through_anothers_life())
+
+
+def test_a_fault_tells_its_whole_history_and_how_to_replay_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _forgets_positions(monkeypatch)
+    with pytest.raises(Fault, match="seed 0: ") as fault:
+        play(0, graceful=True)
+    first, *history, last = str(fault.value).splitlines()
+    assert history[0].endswith("node-1 joins")
+    assert first.removeprefix("seed 0: ") in next(line for line in history if "FAULT" in line)
+    assert last == "replay with: python -m tests.broker.kafka.rounds_world --graceful 0"
+
+
+def test_fifty_join_at_once() -> None:
+    """Into a group of one that holds everything and is at work."""
+
+    async def main() -> None:
+        world = World(1, graceful=True)
+        world.topics["t0"] = 120
+        world._grow("t0")
+        world.join()
+        await asyncio.sleep(5.0)
+        for _ in range(50):
+            world.join()
+        await world.play(0)
+        assert world.group.failed
+
+    run_virtual(main())
 
 
 def _claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,204 @@
+"""Who runs next, and how many at once: permits, granted in the order of a virtual-time heap.
+
+::
+
+    key ready ──enqueue──▶ heap ──take (a permit is free)──▶ lane ──▶ stack ──▶ handler
+                            ▲                                           │ end: charged, permit back
+                            └────────── a later attempt waits ──────────┘
+
+A first attempt waits in the heap alone, without a lane: a lane takes it together with its permit. Only a
+later attempt, which has a lane already, waits in it. A run that waits for anything but its handler holds
+no permit: whoever makes it wait gives the permit back first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from prosody._core import VirtualTimeHeap
+from prosody.model.outcome import ABANDONED, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prosody._core.protocols_qos import TimeWindow
+    from prosody.config.options_qos import SchedulerOptions
+    from prosody.middleware.base import Call
+    from prosody.model.run import Run
+    from prosody.runtime import Runtime
+
+HALF_LIFE_S: Final = 120.0
+"""Handler time charged to a key counts half after so long."""
+
+
+def _nobody() -> None:
+    """There are no lanes yet."""
+
+
+class Scheduler:
+    """``max_concurrency`` permits across all partitions of a consumer.
+
+    A run is charged to its partition and key, and to its work class, when its handler has ended and
+    before anything else of the key can wait. What is charged is the time from the permit to that end.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        options: SchedulerOptions,
+        runtime: Runtime,
+        meter: TimeWindow | None = None,
+    ) -> None:
+        """:param meter: is told of each run too, when it begins and ends."""
+        self._limit = limit
+        self._free = limit
+        self._heap = VirtualTimeHeap(
+            failure_weight=options.scheduler_failure_weight,
+            max_wait=options.scheduler_max_wait,
+            wait_weight=options.scheduler_wait_weight,
+            cache_size=options.scheduler_cache_size,
+            half_life=HALF_LIFE_S,
+        )
+        self._monotonic = runtime.monotonic
+        self._meter = meter
+        self._looking = False
+        """A look is due at the next turn of the loop."""
+        self.wake: Callable[[], None] = _nobody
+        """Has one more lane call ``take``; set by the lanes."""
+        self.latest = 0.0
+        """The time that was read last."""
+
+    @property
+    def in_use(self) -> int:
+        """Permits held."""
+        return self._limit - self._free
+
+    @property
+    def waiting(self) -> int:
+        """Runs that wait for a permit."""
+        return self._heap.waiting
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``take`` would find something."""
+        return bool(self._free) and self._heap.waiting > 0
+
+    def awaited_by(self, run: Run) -> bool:
+        """Whether ``run`` waits for a permit."""
+        if run.permit or run.handling:
+            return False
+        try:
+            self._heap.priority(run.place, self._monotonic())
+        except KeyError:
+            return False  # that is the answer
+        return True
+
+    # Called by partitions and lanes
+
+    def enqueue(self, run: Run, now: float) -> None:
+        """Let a run wait that no lane has yet."""
+        self._heap.push(run.place, run, run.work_class, now)
+        if self._free:
+            self.wake()
+
+    def take(self) -> Run | None:
+        """The run whose turn it is, with a permit, for a lane to take; None when there is none.
+
+        Permits are granted on the way to runs that wait in a lane of their own, and another lane is woken
+        if there is more.
+        """
+        heap = self._heap
+        while self._free:
+            self.latest = now = self._monotonic()
+            run: Run | None = heap.pop(now)
+            if run is None:
+                return None
+            self._free -= 1
+            run.permit = True
+            run.began = now
+            if run.task is None:
+                if self._free and heap.waiting:
+                    self.wake()
+                return run
+            waiting = run.interruptible
+            # One that was interrupted in this very turn gives the permit back when it notices.
+            if waiting is not None and not waiting.done():
+                waiting.set_result(True)
+        return None
+
+    def give_back(self, run: Run) -> None:
+        """Take back what ``run`` has, a permit or a place among the waiting; nothing is charged."""
+        if run.permit:
+            run.permit = False
+            self._heap.give_back(run.place, self._monotonic())
+            self._release()
+        else:
+            self._heap.withdraw(run.place)
+
+    # The layer
+
+    def wrap(self, inner: Call) -> Call:
+        meter = self._meter
+
+        async def with_permit(run: Run) -> Outcome:
+            if not run.permit and not await self._wait(run):
+                return ABANDONED
+            try:
+                if meter is not None:
+                    meter.begin(run.place, run.began)
+                return await inner(run)
+            finally:
+                self._end(run)
+
+        return with_permit
+
+    async def _wait(self, run: Run) -> bool:
+        """Wait for a permit; False when a shutdown came first, and no permit is held."""
+        now = self._monotonic()
+        self._heap.push(run.place, run, run.work_class, now)
+        if self._free:
+            if self._heap.waiting == 1:
+                self._heap.pop(now)
+                self._free -= 1
+                run.permit = True
+                run.began = now
+                return True
+            self.wake()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        run.interruptible = future
+        try:
+            granted = await future
+        except asyncio.CancelledError:
+            self.give_back(run)
+            raise
+        finally:
+            run.interruptible = None
+        if not granted or not run.partition.running:
+            # The second: granted in the very turn in which the partition was given up.
+            self.give_back(run)
+            return False
+        run.began = self._monotonic()
+        return True
+
+    def _end(self, run: Run) -> None:
+        """Charge the run, and pass its permit on."""
+        self.latest = now = self._monotonic()
+        run.permit = False
+        self._heap.complete(run.place, max(0.0, now - run.began), now)
+        if self._meter is not None:
+            self._meter.end(run.place, now)
+        self._release()
+
+    def _release(self) -> None:
+        self._free += 1
+        # The lane that ends a run takes the next one itself, at once, unless it goes on to wait for
+        # something else: then another one has to, and this look wakes it.
+        if self._heap.waiting and not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self._free and self._heap.waiting:
+            self.wake()
