@@ -60,6 +60,7 @@ bench: $(VENV)/.dev
 	  && $(PY) -m benchmarks.path.memory --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.qos --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.rebalance --kafka $$PROSODY_TEST_KAFKA'
+	$(PY) -m tools.services run cassandra -- sh -c '$(PY) -m benchmarks.stores --cassandra $$PROSODY_TEST_CASSANDRA'
 
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev

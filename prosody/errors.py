@@ -17,13 +17,16 @@
      |    |    +-- SendTimeoutError (TimeoutError)     ... within send_timeout
      |    |    +-- RecordTooLargeError      ... because it is larger than the broker takes
      |    +-- BrokerError                   the broker: a call failed; retriable says whether to try again
-     |         +-- CommitMetadataTooLargeError    ... because the note of a commit is too long for it
+     |    |    +-- CommitMetadataTooLargeError    ... because the note of a commit is too long for it
+     |    +-- StoreError                    the store: a call failed; retriable says whether to try again
+     |    |    +-- StoreDownError           ... at once, because the store counts as down
      |    +-- MonopolizationError           the library: a key uses too much handler time; seen in logs only
      +-- EventHandlerError (abstract)       raised by handlers
           +-- TransientError                retrying may help (what every other exception means too)
           +-- PermanentError                retrying cannot help
 
-Errors of lower libraries are mapped to these in one table, ``broker/kafka/errors.py``.
+Errors of lower libraries are mapped to these in one table each: ``broker/kafka/errors.py`` and
+``stores/cassandra/errors.py``.
 """
 
 from __future__ import annotations
@@ -130,6 +133,24 @@ class BrokerError(ProsodyError):
 
 class CommitMetadataTooLargeError(BrokerError):
     """The note of a commit is longer than this broker takes (its ``offset.metadata.max.bytes``)."""
+
+
+class StoreError(ProsodyError):
+    """A call to the store failed. What it was to write may have been written all the same.
+
+    ``retriable`` is true when the same call may succeed later.
+    """
+
+    def __init__(self, message: str, *, retriable: bool) -> None:
+        super().__init__(message)
+        self.retriable = retriable
+
+
+class StoreDownError(StoreError):
+    """The store counts as down: nothing was tried. It is looked at again in the background."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retriable=True)
 
 
 class MonopolizationError(ProsodyError):

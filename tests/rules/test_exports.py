@@ -15,8 +15,8 @@ PROMISED = """
     AdminClient BrokerError ClientClosedError ConfigurationError ConfigurationTypeError
     ConsumerStateError Context ContextError EventHandler EventHandlerError ExciseMessage ForkError
     HandlerTypeError JSONValue Message PayloadError PermanentError ProsodyClient ProsodyError
-    RecordTooLargeError SendError SendTimeoutError Timer TopicsNotFoundError TransientError permanent
-    transient
+    RecordTooLargeError SendError SendTimeoutError StoreDownError StoreError Timer TopicsNotFoundError
+    TransientError permanent transient
 """.split()  # noqa: SIM905
 
 COMPATIBLE = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from prosody.broker.memory.faults import Faults
 from prosody.broker.memory.log import PartitionLog
@@ -27,6 +27,8 @@ MAX_RECORD_BYTES = 1_048_576
 """Key, value and headers of a record together; Kafka's default, rounded."""
 MAX_METADATA_CHARS = 4096
 """The longest note of a commit; Kafka's default."""
+
+T = TypeVar("T")
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -49,6 +51,15 @@ class MemoryCluster(Faults):
         self.max_record_bytes = max_record_bytes
         self.max_metadata_chars = max_metadata_chars
         self._topics: dict[str, list[PartitionLog]] = {}
+        self._attached: dict[type[Any], Any] = {}
+
+    def attached(self, kind: type[T]) -> T:
+        """The cluster's one object of a class, made at first use: state that lives as long as it does."""
+        with self.lock:
+            if kind not in self._attached:
+                self._attached[kind] = kind()
+            found: T = self._attached[kind]
+            return found
 
     @classmethod
     def shared(cls) -> MemoryCluster:

@@ -1,0 +1,1 @@
+"""The stores: operations per second on memory and on a real Cassandra."""

@@ -1,0 +1,1 @@
+"""Durable timers, deferred work, and what was handled before: in memory, or in Cassandra."""
