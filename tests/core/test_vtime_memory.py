@@ -91,8 +91,8 @@ def test_a_key_that_calls_back_while_it_dies_sees_right_counts(half: str) -> Non
             seen.append((heap.waiting, heap.dispatched, heap.remembered))
 
     for used in (1.0, 2.0, 1.0, 0.0):
-        heap.push(Farewell(), "entry", NORMAL, 0.0)
-        holder = [key for key in gc.get_objects() if isinstance(key, Farewell)][-1:]
+        holder = [Farewell()]
+        heap.push(holder[0], "entry", NORMAL, 0.0)
         heap.pop(0.0)
         heap.complete(holder[0], used, 0.0)
         holder.clear()
