@@ -48,7 +48,7 @@ test: export PROSODY_REQUIRE_EXTENSIONS = 1
 test: $(VENV)/.dev
 	env -u PROSODY_PURE_PYTHON $(PY) -c '$(COMPILED_HALF)'
 	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
-	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(OVER_THE_CORE) $(ARGS)
+	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(or $(ARGS),$(OVER_THE_CORE))
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
