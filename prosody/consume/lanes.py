@@ -121,13 +121,12 @@ class Lanes:
                 await self._wait_for_work()
                 continue
             partition = run.partition
-            if run.task is None:
-                run.task = task
+            fresh = run.task is None
+            run.task = task
+            if fresh:
                 partition.waiting -= 1
                 if not partition.waiting:
                     partition.admit()
-            else:
-                run.task = task
             lane.run = run
             try:
                 outcome = await call(run)

@@ -200,5 +200,5 @@ class Scheduler:
 
     def _look(self) -> None:
         self._looking = False
-        if self._free and self._heap.waiting:
+        if self.has_more:
             self.wake()
