@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import Record, Start, TopicPartition
     from prosody.consume.filters import Filters
+    from prosody.deferral.deferrals import Deferrals
+    from prosody.deferral.timer_calls import TimerCalls
     from prosody.middleware.stacks import Stack
     from prosody.model.run import Run
     from prosody.observe.storm import Storm
@@ -87,6 +89,10 @@ class Partition:
         """The first of each key, not yet finished; many of them wait for a permit."""
         self.waiting = 0
         """Runs that wait for their first permit, without a lane."""
+        self.timer_calls: TimerCalls | None = None
+        self.deferrals: Deferrals | None = None
+        self._unwritten: set[Run] = set()
+        """Ended, their keys are free; their offsets are done once that is written."""
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -155,8 +161,12 @@ class Partition:
             self._scheduler.give_back(run)
         run.finish()
         self.runs.discard(run)
-        if outcome.kind is not Kind.ABANDONED:
-            self.tracker.complete(run.record.offset)
+        if run.timer is None and outcome.kind is not Kind.ABANDONED:
+            assert run.record is not None, "a run has a record or a timer"
+            if run.unwritten:
+                self._unwritten.add(run)
+            else:
+                self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
             self.ready(self._scheduler.latest)
         self._ends_until_look -= 1
@@ -164,6 +174,18 @@ class Partition:
             self._ends_until_look = self._ends_per_look
             self.admit()
         if not self.runs:
+            self._end_wait()
+
+    def written(self, run: Run) -> None:
+        """What ``finish`` left to be written about ``run`` is written, or will never be."""
+        run.unwritten = False
+        if run not in self._unwritten:
+            return  # it has not ended yet, and will find nothing left to write
+        self._unwritten.discard(run)
+        assert run.record is not None, "a timer leaves nothing unwritten"
+        self.tracker.complete(run.record.offset)
+        self.admit()
+        if not self._unwritten:
             self._end_wait()
 
     def fail(self, run: Run, error: BaseException) -> None:
@@ -264,11 +286,12 @@ class Partition:
         self.waiting = 0
 
     def _end_wait(self) -> None:
-        if self._idle is not None and not self._idle.done():
+        idle = not (self.runs or self._unwritten) or self.lost
+        if idle and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def _until_idle(self, timeout_s: float) -> bool:
-        if self.runs and timeout_s > 0:
+        if (self.runs or self._unwritten) and timeout_s > 0:
             self._idle = self.loop.create_future()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -277,7 +300,7 @@ class Partition:
                 pass  # what it means is the caller's business, told by the return value
             finally:
                 self._idle = None
-        return not self.runs
+        return not (self.runs or self._unwritten)
 
     def _close(self) -> None:
         self.closed = True

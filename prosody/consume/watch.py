@@ -126,7 +126,9 @@ class Watch:
         offset, since = oldest
         age = f"is unfinished for {now - since:.0f} s"
         # Always the first of its key, as what lies before it there is older.
-        run = next((run for run in partition.runs if run.record.offset == offset), None)
+        run = next(
+            (run for run in partition.runs if run.record and run.record.offset == offset), None
+        )
         if run is not None:
             return f"{run.where()} {age}: {self._doing(run)}"
         return f"{partition.name} offset {offset} {age}: its partition starts nothing more"

@@ -48,8 +48,8 @@ class Invoke:
         try:
             pending = method(context, event)
             if hasattr(pending, "__await__"):
-                if run.attempt > 1:
-                    # The lane's own context may hold what an earlier attempt left in it.
+                if run.attempt > 1 or run.redelivered:
+                    # The lane's own context may hold what an earlier handler of this run left in it.
                     pending = _in_context(run.partition.fresh_context(), _awaited(pending))
                 await pending
                 outcome = SUCCESS

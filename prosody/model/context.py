@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NoReturn
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from prosody.errors import ContextError
+from prosody.model.times import LAST_SECOND, seconds_from_utc, utc_from_seconds
 
 if TYPE_CHECKING:
     import asyncio
 
+    from prosody.deferral.timer_calls import TimerCalls
     from prosody.model.run import Run
-
-_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = datetime(2106, 2, 7, 6, 28, 15, tzinfo=UTC)
-"""Timer times are stored as unsigned 32-bit seconds since 1970."""
 
 
 class Context:
@@ -25,10 +23,12 @@ class Context:
     ``on_cancel()`` resolves at once and the timer calls raise :class:`~prosody.errors.ContextError`.
     """
 
-    __slots__ = ("_run", "_waiters")
+    __slots__ = ("_over", "_run", "_waiters")
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._over = False
+        """The event has ended."""
         self._waiters: list[asyncio.Future[None]] | None = None
 
     def should_cancel(self) -> bool:
@@ -38,7 +38,7 @@ class Context:
         ``shutdown_timeout`` is used up.
         """
         run = self._run
-        return run.cancelled or run.finished or run.partition.cancelling
+        return self._over or run.cancelled or run.partition.cancelling
 
     async def on_cancel(self) -> None:
         """Wait until ``should_cancel()`` is true."""
@@ -53,6 +53,11 @@ class Context:
         finally:
             with contextlib.suppress(ValueError):  # gone already when it was signalled
                 (self._waiters or []).remove(waiter)
+
+    def _end(self) -> None:
+        """The event has ended: ``on_cancel`` resolves, timer calls are refused."""
+        self._over = True
+        self._signal()
 
     def _signal(self) -> None:
         """Wake whoever waits in ``on_cancel``."""
@@ -69,50 +74,61 @@ class Context:
         :raises ValueError: ``time`` has no time zone or is out of range.
         :raises ContextError: timers are not available, or the event has ended.
         """
-        self._refuse("schedule", time)
+        seconds = _seconds("schedule", time)
+        await self._timers("schedule").schedule(self._run, seconds)
 
     async def clear_and_schedule(self, time: datetime) -> None:
         """Remove all timers of this key, then set one. Parameters and errors as ``schedule``."""
-        self._refuse("clear_and_schedule", time)
+        seconds = _seconds("clear_and_schedule", time)
+        await self._timers("clear_and_schedule").clear_and_schedule(self._run, seconds)
 
     async def unschedule(self, time: datetime) -> None:
         """Remove the timer of this key at ``time``. Parameters and errors as ``schedule``."""
-        self._refuse("unschedule", time)
+        seconds = _seconds("unschedule", time)
+        await self._timers("unschedule").unschedule(self._run, seconds)
 
     async def clear_scheduled(self) -> None:
         """Remove all timers of this key.
 
         :raises ContextError: timers are not available, or the event has ended.
         """
-        self._refuse("clear_scheduled")
+        await self._timers("clear_scheduled").clear_scheduled(self._run)
 
     async def scheduled(self) -> list[datetime]:
         """The times at which timers of this key are set: aware, UTC, ascending.
 
         :raises ContextError: timers are not available, or the event has ended.
         """
-        self._refuse("scheduled")
+        times = await self._timers("scheduled").scheduled(self._run)
+        return [utc_from_seconds(time) for time in times]
 
-    def _refuse(self, call: str, *times: object) -> NoReturn:
-        """Check a timer call and say why it is not possible.
+    def _timers(self, call: str) -> TimerCalls:
+        """What performs a timer call.
 
-        The library has no timer store yet, so every call ends here, with the error that a client
-        without a store will go on to give.
+        :raises ContextError: there is no timer store, the event has ended, or the partition is given up.
         """
-        for time in times:
-            _check_time(call, time)
         run = self._run
-        if run.finished:
+        if self._over:
             raise ContextError(
                 f"context.{call}() after its event has ended ({run.where()}): "
                 "await timer calls before the handler returns"
             )
-        raise ContextError(
-            f"context.{call}(): timers are not available, this client has no timer store"
-        )
+        if run.partition.closed:
+            raise ContextError(
+                f"context.{call}() after its partition was given up ({run.where()}): "
+                "whoever has it now runs this event again"
+            )
+        calls = run.partition.timer_calls
+        if calls is None:
+            raise ContextError(
+                f"context.{call}(): timers are not available, this client has no timer store: set "
+                "cassandra_nodes / PROSODY_CASSANDRA_NODES, or use mock mode"
+            )
+        return calls
 
 
-def _check_time(call: str, time: object) -> None:
+def _seconds(call: str, time: object) -> int:
+    """A time as whole seconds since 1970, checked."""
     if not isinstance(time, datetime):
         raise TypeError(f"context.{call}() takes an aware datetime, got {time!r}")
     if time.tzinfo is None or time.utcoffset() is None:
@@ -120,7 +136,10 @@ def _check_time(call: str, time: object) -> None:
             f"context.{call}() takes an aware datetime, got {time!r} without a time zone: "
             "use datetime.now(timezone.utc)"
         )
-    if not _FIRST <= time <= _LAST:
+    seconds = seconds_from_utc(time)
+    if not 0 <= seconds <= LAST_SECOND:
         raise ValueError(
-            f"context.{call}() takes a time from {_FIRST:%Y-%m-%d} to {_LAST:%Y-%m-%d}, got {time!r}"
+            f"context.{call}() takes a time from 1970-01-01 to {utc_from_seconds(LAST_SECOND)}, "
+            f"got {time!r}"
         )
+    return seconds

@@ -5,14 +5,19 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prosody.model.times import utc_from_seconds
+
 if TYPE_CHECKING:
     import asyncio
     import contextvars
 
     from prosody.broker.protocol import Record, TopicPartition
+    from prosody.deferral.deferrals import Deferrals
+    from prosody.deferral.timer_calls import TimerCalls
     from prosody.model.context import Context
-    from prosody.model.message import ExciseMessage, Message
+    from prosody.model.message import ExciseMessage, Message, Timer
     from prosody.model.outcome import Outcome
+    from prosody.timers.due import DueTimer
 
 
 class WorkClass(enum.IntEnum):
@@ -40,6 +45,10 @@ class Holder(Protocol):
 
     waiting: int
     """Runs that wait for their first permit, without a lane; counted down by the lanes."""
+    timer_calls: TimerCalls | None
+    """What contexts offer; None when this client has no timer store."""
+    deferrals: Deferrals | None
+    """Which keys have deferred work; None where nothing is deferred (no store, or not pipeline mode)."""
 
     def admit(self) -> None:
         """Take in more, if there is room."""
@@ -47,6 +56,10 @@ class Holder(Protocol):
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """A run is over: its key is free, and its offset done unless it was abandoned."""
+        ...
+
+    def written(self, run: Run) -> None:
+        """What ``finish`` left to be written about ``run`` is written, or will never be."""
         ...
 
     def fail(self, run: Run, error: BaseException) -> None:
@@ -63,11 +76,12 @@ class Holder(Protocol):
 
 
 class Run:
-    """An admitted event, from its key queue to its end.
+    """An admitted event, from its key queue to its end: a record, or a timer that is due.
 
     Life cycle: queued -> waiting for a permit -> (in the handler | in backoff | waiting)* -> finished.
     It has no lane before its first permit.
     ``handling`` is true exactly while the handler runs: only then may the run be cancelled.
+    The run of a retry timer becomes, one after the other, that of each deferred event (``take_on``).
     """
 
     __slots__ = (
@@ -75,6 +89,7 @@ class Run:
         "began",
         "cancelled",
         "context",
+        "duplicate",
         "error",
         "event",
         "finished",
@@ -85,23 +100,36 @@ class Run:
         "permit",
         "place",
         "record",
+        "redelivered",
         "task",
+        "timer",
+        "unwritten",
         "work_class",
     )
 
     def __init__(
         self,
         partition: Holder,
-        record: Record,
+        record: Record | None,
         key: str,
-        event: Message | ExciseMessage | None,
+        event: Message | ExciseMessage | Timer | None,
         error: Exception | None = None,
+        timer: DueTimer | None = None,
     ) -> None:
         self.partition = partition
         self.record = record
+        """None for a timer; that of the message while a deferred one is taken on."""
+        self.timer = timer
+        """The timer that made this run; None when a record did."""
+        self.redelivered = False
+        """What it stands for now was deferred before."""
+        self.duplicate: Any = None
+        """What deduplication knows of the message; None when it has no id, or nothing is deduplicated."""
+        self.unwritten = False
+        """Its end is still to be written: the offset is not done before ``Holder.written``."""
         self.key = key
         self.event = event
-        """What the handler is given; None for a record that cannot be decoded."""
+        """What the handler is given; None for a record that cannot be decoded, and for a retry timer."""
         self.error = error
         """Why there is no event."""
         self.attempt = 0
@@ -139,21 +167,41 @@ class Run:
         if waiting is not None and not waiting.done():
             waiting.set_result(False)
 
+    def take_on(self, record: Record | None, event: Message | ExciseMessage | Timer) -> None:
+        """Stand for a deferred event from now on; what it stood for before has ended."""
+        self._end_context()
+        self.record = record
+        self.event = event
+        self.redelivered = True
+        self.duplicate = None
+        self.attempt = 0
+        self.work_class = WorkClass.NORMAL
+
     def finish(self) -> None:
         """The event has ended; its context is of no more use."""
         self.finished = True
+        if self.context is not None:
+            self._end_context()
+
+    def _end_context(self) -> None:
+        # Let go of as well: run and context in a circle would wait for the garbage collector.
         context, self.context = self.context, None
         if context is not None:
-            # Let go of as well: run and context in a circle would wait for the garbage collector.
-            context._signal()
+            context._end()
 
     def where(self) -> str:
         """Topic, partition, offset and key, for error texts and logs; a long key is shortened."""
         tp = self.partition.topic_partition
         return (
-            f"topic {tp.topic!r} partition {tp.partition} offset {self.record.offset} "
-            f"key {shorten(self.key)}"
+            f"topic {tp.topic!r} partition {tp.partition} {self._which()} key {shorten(self.key)}"
         )
+
+    def _which(self) -> str:
+        if self.record is not None:
+            return f"offset {self.record.offset}"
+        assert self.timer is not None, "a run has a record or a timer"
+        time = getattr(self.event, "time", None) or utc_from_seconds(self.timer.time)
+        return f"timer {time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def shorten(key: str, limit: int = 80) -> str:

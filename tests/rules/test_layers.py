@@ -19,9 +19,17 @@ LAYERS: dict[str, set[str]] = {
     "observe": {"errors", "model", "runtime"},
     "broker": {"errors", "runtime"},
     "stores": {"errors", "runtime"},
-    "middleware": {"_core", "errors", "model", "runtime", "stores/protocol", "stores/hashing"},
+    "timers": {"errors", "model", "runtime", "stores/protocol"},
+    "deferral": {
+        *("_core", "errors", "model", "runtime", "timers"),
+        *("broker/protocol", "stores/protocol", "stores/hashing"),
+    },
+    "middleware": {
+        *("_core", "deferral", "errors", "model", "runtime", "timers"),
+        *("stores/protocol", "stores/hashing"),
+    },
     "consume": {
-        *("_core", "errors", "middleware", "model", "observe", "runtime"),
+        *("_core", "deferral", "errors", "middleware", "model", "observe", "runtime", "timers"),
         *("broker/protocol", "stores/protocol", "stores/hashing"),
     },
     "produce": {"errors", "model", "observe", "broker/protocol"},
@@ -42,7 +50,9 @@ EXACT = ("broker/factory", "broker/protocol", "stores/factory", "stores/hashing"
 TYPES_ONLY: dict[str, set[str]] = {
     # What may be imported for type checking besides.
     "config": {"runtime"},
-    "model": {"broker/protocol"},
+    "model": {"broker/protocol", "deferral", "timers"},
+    "timers": {"observe"},
+    "deferral": {"config", "observe"},
     "middleware": {"broker/protocol", "config", "observe"},
     "broker": set(),
     "consume": {"config", "produce"},

@@ -1,0 +1,1 @@
+"""Deferred work of a partition: which keys have some, when it is tried again, how it is loaded."""
