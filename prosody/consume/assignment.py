@@ -163,6 +163,8 @@ class Assignment:
         self._epoch += 1
         number = self._numbers.setdefault(tp, self._epoch)
         partition = self._held[tp] = Partition(tp, self._epoch, start, self._shared, number)
+        if partition.durable is not None:
+            partition.durable.start()
         return partition
 
     async def _give_up(self, partitions: Iterable[Partition], timeout_s: float | None) -> None:

@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import METADATA_MAX, Progress
+from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, Kind, Outcome
+from prosody.model.run import Run
+from prosody.model.times import utc_from_seconds
+from prosody.stores.protocol import TimerKind
 
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Sequence
 
     from prosody.broker.protocol import Record, Start, TopicPartition
+    from prosody.consume.durable import Durables
     from prosody.consume.filters import Filters
-    from prosody.deferral.deferrals import Deferrals
-    from prosody.deferral.timer_calls import TimerCalls
     from prosody.middleware.stacks import Stack
-    from prosody.model.run import Run
     from prosody.observe.storm import Storm
     from prosody.runtime import Runtime
+    from prosody.timers.due import DueTimer
 
 _log = logging.getLogger("prosody.partition")
 
@@ -48,6 +51,8 @@ class Shared:
     """Limits the lines about records that cannot be decoded."""
     skipped: Storm
     """Limits the lines about records without a value that nobody wants."""
+    durables: Durables | None = None
+    """Makes what partitions keep in the stores; None when there are none."""
     metadata_max: int = METADATA_MAX
     """Characters that may note what is finished ahead; admission stops before they do not suffice."""
 
@@ -89,8 +94,11 @@ class Partition:
         """The first of each key, not yet finished; many of them wait for a permit."""
         self.waiting = 0
         """Runs that wait for their first permit, without a lane."""
-        self.timer_calls: TimerCalls | None = None
-        self.deferrals: Deferrals | None = None
+        self.durable = shared.durables.of(self) if shared.durables else None
+        self.timer_calls = self.durable.calls if self.durable else None
+        self.deferrals = self.durable.deferrals if self.durable else None
+        self._open = self.durable is None
+        """Whether records may be admitted: not before it is known which keys have deferred work."""
         self._unwritten: set[Run] = set()
         """Ended, their keys are free; their offsets are done once that is written."""
         self.running = True
@@ -123,6 +131,27 @@ class Partition:
         self._inbox.put(records)
         self.admit()
 
+    # Called by the durable side
+
+    def open(self) -> None:
+        """Admit records from now on."""
+        if not self._open:
+            self._open = True
+            self.admit()
+
+    def fire(self, timer: DueTimer) -> None:
+        """Queue a timer that is due behind what its key has to do. Does not raise."""
+        if not self.running:
+            return  # it stays stored, for the next owner
+        event = None
+        if timer.kind is TimerKind.APPLICATION:
+            event = Timer(timer.key, utc_from_seconds(timer.time))
+        try:
+            self.push(Run(self, None, timer.key, event, timer=timer), self._shared.runtime.monotonic())
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours: the partition starts again, and loads the timer anew.
+            self.fault(error)
+
     # Called by the admission
 
     def push(self, run: Run, now: float) -> None:
@@ -141,7 +170,7 @@ class Partition:
 
     def admit(self) -> None:
         """Move records from the inbox to the key queues while there is room. Does not raise."""
-        if self._inbox.empty:
+        if self._inbox.empty or not self._open:
             return
         try:
             self._admit()
@@ -259,6 +288,8 @@ class Partition:
                         run.where(),
                     )
         self._close()
+        if self.durable is not None:
+            await self.durable.settled()
 
     def lose(self) -> None:
         """The partition is gone already: cancel what runs, wait for nothing; a drain ends at once."""
@@ -275,6 +306,8 @@ class Partition:
 
     def _stop_admission(self) -> None:
         self.running = False
+        if self.durable is not None:
+            self.durable.drain()
         self._inbox.clear()
         self.queue.clear()
         for run in tuple(self.runs):
@@ -304,3 +337,5 @@ class Partition:
 
     def _close(self) -> None:
         self.closed = True
+        if self.durable is not None:
+            self.durable.stop()
