@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import METADATA_MAX, Progress
+from prosody.consume.unwritten import Unwritten
 from prosody.model.outcome import ABANDONED, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Shared:
     """Limits the lines about records that cannot be decoded."""
     skipped: Storm
     """Limits the lines about records without a value that nobody wants."""
+    admitted: Callable[[Run], None] | None = None
+    """Told of each decoded message before it is queued; None where nothing is deduplicated."""
     metadata_max: int = METADATA_MAX
     """Characters that may note what is finished ahead; admission stops before they do not suffice."""
 
@@ -91,8 +94,7 @@ class Partition:
         """Runs that wait for their first permit, without a lane."""
         self.timer_calls: TimerCalls | None = None
         self.deferrals: Deferrals | None = None
-        self._unwritten: set[Run] = set()
-        """Ended, their keys are free; their offsets are done once that is written."""
+        self._unwritten = Unwritten(self)
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -164,7 +166,7 @@ class Partition:
         if run.timer is None and outcome.kind is not Kind.ABANDONED:
             assert run.record is not None, "a run has a record or a timer"
             if run.unwritten:
-                self._unwritten.add(run)
+                self._unwritten.runs.add(run)
             else:
                 self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
@@ -178,14 +180,8 @@ class Partition:
 
     def written(self, run: Run) -> None:
         """What ``finish`` left to be written about ``run`` is written, or will never be."""
-        run.unwritten = False
-        if run not in self._unwritten:
-            return  # it has not ended yet, and will find nothing left to write
-        self._unwritten.discard(run)
-        assert run.record is not None, "a timer leaves nothing unwritten"
-        self.tracker.complete(run.record.offset)
-        self.admit()
-        if not self._unwritten:
+        self._unwritten.written(run)
+        if not self._unwritten.runs:
             self._end_wait()
 
     def fail(self, run: Run, error: BaseException) -> None:
@@ -258,6 +254,7 @@ class Partition:
                         "handler did not stop within the shutdown timeout, left behind: %s",
                         run.where(),
                     )
+        self._unwritten.give_up()
         self._close()
 
     def lose(self) -> None:
@@ -286,12 +283,12 @@ class Partition:
         self.waiting = 0
 
     def _end_wait(self) -> None:
-        idle = not (self.runs or self._unwritten) or self.lost
+        idle = not self._busy or self.lost
         if idle and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def _until_idle(self, timeout_s: float) -> bool:
-        if (self.runs or self._unwritten) and timeout_s > 0:
+        if self._busy and timeout_s > 0:
             self._idle = self.loop.create_future()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -300,7 +297,11 @@ class Partition:
                 pass  # what it means is the caller's business, told by the return value
             finally:
                 self._idle = None
-        return not (self.runs or self._unwritten)
+        return not self._busy
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self.runs or self._unwritten.runs)
 
     def _close(self) -> None:
         self.closed = True
