@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import BrokerConsumer, Start, TopicPartition
     from prosody.consume.committer import Committer
-    from prosody.consume.partition import Shared
+    from prosody.consume.shared import Shared
 
 _log = logging.getLogger("prosody.assignment")
 

@@ -12,8 +12,8 @@ from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
 from prosody.consume.filters import Filters
 from prosody.consume.lanes import Lanes
-from prosody.consume.partition import Shared
 from prosody.consume.poller import Poller
+from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
 from prosody.middleware.dead_letter import DeadLetterWriter

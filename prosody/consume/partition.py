@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
-from prosody.consume.progress import METADATA_MAX, Progress
+from prosody.consume.progress import Progress
+from prosody.consume.unwritten import Unwritten
 from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, Kind, Outcome
 from prosody.model.run import Run
@@ -22,39 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prosody.broker.protocol import Record, Start, TopicPartition
-    from prosody.consume.durable import Durables
-    from prosody.consume.filters import Filters
-    from prosody.middleware.stacks import Stack
-    from prosody.observe.storm import Storm
-    from prosody.runtime import Runtime
     from prosody.timers.due import DueTimer
 
 _log = logging.getLogger("prosody.partition")
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all partitions of one subscription share."""
-
-    runtime: Runtime
-    loop: asyncio.AbstractEventLoop
-    context: contextvars.Context
-    """The ``contextvars`` as they were at ``subscribe``; every handler run starts from a copy."""
-    filters: Filters
-    stack: Stack
-    max_uncommitted: int
-    want_records: Callable[[], None]
-    """Called when a partition has nothing left to admit."""
-    failed: Callable[[Partition, BaseException], None]
-    """Called, once, when a fault of the library's own ends a partition."""
-    undecodable: Storm
-    """Limits the lines about records that cannot be decoded."""
-    skipped: Storm
-    """Limits the lines about records without a value that nobody wants."""
-    durables: Durables | None = None
-    """Makes what partitions keep in the stores; None when there are none."""
-    metadata_max: int = METADATA_MAX
-    """Characters that may note what is finished ahead; admission stops before they do not suffice."""
 
 
 ADMIT_SHARE = 4
@@ -99,8 +68,7 @@ class Partition:
         self.deferrals = self.durable.deferrals if self.durable else None
         self._open = self.durable is None
         """Whether records may be admitted: not before it is known which keys have deferred work."""
-        self._unwritten: set[Run] = set()
-        """Ended, their keys are free; their offsets are done once that is written."""
+        self._unwritten = Unwritten(self)
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -147,7 +115,9 @@ class Partition:
         if timer.kind is TimerKind.APPLICATION:
             event = Timer(timer.key, utc_from_seconds(timer.time))
         try:
-            self.push(Run(self, None, timer.key, event, timer=timer), self._shared.runtime.monotonic())
+            self.push(
+                Run(self, None, timer.key, event, timer=timer), self._shared.runtime.monotonic()
+            )
         except Exception as error:  # noqa: BLE001
             # A fault of ours: the partition starts again, and loads the timer anew.
             self.fault(error)
@@ -193,7 +163,7 @@ class Partition:
         if run.timer is None and outcome.kind is not Kind.ABANDONED:
             assert run.record is not None, "a run has a record or a timer"
             if run.unwritten:
-                self._unwritten.add(run)
+                self._unwritten.runs.add(run)
             else:
                 self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
@@ -207,14 +177,8 @@ class Partition:
 
     def written(self, run: Run) -> None:
         """What ``finish`` left to be written about ``run`` is written, or will never be."""
-        run.unwritten = False
-        if run not in self._unwritten:
-            return  # it has not ended yet, and will find nothing left to write
-        self._unwritten.discard(run)
-        assert run.record is not None, "a timer leaves nothing unwritten"
-        self.tracker.complete(run.record.offset)
-        self.admit()
-        if not self._unwritten:
+        self._unwritten.written(run)
+        if not self._unwritten.runs:
             self._end_wait()
 
     def fail(self, run: Run, error: BaseException) -> None:
@@ -287,6 +251,7 @@ class Partition:
                         "handler did not stop within the shutdown timeout, left behind: %s",
                         run.where(),
                     )
+        self._unwritten.give_up()
         self._close()
         if self.durable is not None:
             await self.durable.settled()
@@ -319,12 +284,12 @@ class Partition:
         self.waiting = 0
 
     def _end_wait(self) -> None:
-        idle = not (self.runs or self._unwritten) or self.lost
+        idle = not self._busy or self.lost
         if idle and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def _until_idle(self, timeout_s: float) -> bool:
-        if (self.runs or self._unwritten) and timeout_s > 0:
+        if self._busy and timeout_s > 0:
             self._idle = self.loop.create_future()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -333,7 +298,11 @@ class Partition:
                 pass  # what it means is the caller's business, told by the return value
             finally:
                 self._idle = None
-        return not (self.runs or self._unwritten)
+        return not self._busy
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self.runs or self._unwritten.runs)
 
     def _close(self) -> None:
         self.closed = True

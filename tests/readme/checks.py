@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from prosody import Context, ContextError, Message, PermanentError
+from prosody import Context, Message, PermanentError
 from prosody.broker.memory import MemoryCluster
 from tests.readme.document import Block
 from tests.readme.support import Watched, execute, sent, subscribed
