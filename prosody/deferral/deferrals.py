@@ -10,12 +10,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cachetools import LRUCache
-
-from prosody.deferral.hashes import Hashes
+from prosody.deferral.knowledge import Knowledge
 from prosody.deferral.uncertain import Uncertain
 from prosody.errors import StoreError
-from prosody.stores.hashing import key_hash
 from prosody.stores.protocol import DeferredKind, TimerKind
 
 if TYPE_CHECKING:
@@ -32,9 +29,6 @@ RETRY_TIMER: Final = {
     DeferredKind.MESSAGE: TimerKind.DEFERRED_MESSAGE,
     DeferredKind.TIMER: TimerKind.DEFERRED_TIMER,
 }
-
-_NOTHING: Final = 0.0
-"""Remembered of a key without a queue; of one with a queue, when that was first known (wall clock)."""
 
 
 class Deferrals:
@@ -61,33 +55,23 @@ class Deferrals:
         self._segment = segment
         self._store = store
         self._timers = timers
-        self._runtime = runtime
-        self.message_hashes = Hashes()
-        self.timer_hashes = Hashes()
-        self._hashes = self._by_kind()
-        self._known: LRUCache[tuple[DeferredKind, str], float] = LRUCache(cache_size)
+        self._knowledge = Knowledge(cache_size, runtime)
+        self.message_hashes = self._knowledge.hashes[DeferredKind.MESSAGE]
+        self.timer_hashes = self._knowledge.hashes[DeferredKind.TIMER]
+        self.holds = self._knowledge.holds
         self._closed = False
         self.uncertain = Uncertain(self._remove_finished, runtime, storms)
         """What may be stored although it is handled in place; ``events`` is empty when nothing is."""
-
-    def _by_kind(self) -> dict[DeferredKind, Hashes]:
-        return {
-            DeferredKind.MESSAGE: self.message_hashes,
-            DeferredKind.TIMER: self.timer_hashes,
-        }
 
     async def open(self) -> None:
         """Load the hashes of all keys with deferred work. May be tried again when it failed.
 
         :raises StoreError: they could not be read.
         """
-        loaded = {kind: Hashes() for kind in DeferredKind}
-        for kind, hashes in loaded.items():
+        self._knowledge.forget()
+        for kind, hashes in self._knowledge.hashes.items():
             async for page in self._store.hashes(self._segment, kind):
                 hashes.load(page)
-        self.message_hashes = loaded[DeferredKind.MESSAGE]
-        self.timer_hashes = loaded[DeferredKind.TIMER]
-        self._hashes = self._by_kind()
 
     def close(self) -> None:
         """The partition is given up: nothing is written any more."""
@@ -96,43 +80,20 @@ class Deferrals:
 
     # -- what is known ----------------------------------------------------------------------------
 
-    def holds(self, kind: DeferredKind, key: str) -> bool:
-        """Whether a key has a queue, as far as is known without asking."""
-        hashes = self._hashes[kind]
-        if not hashes or key_hash(key) not in hashes:
-            return False
-        return self._known.get((kind, key)) != _NOTHING
-
     @property
     def keys(self) -> dict[DeferredKind, int]:
         """How many keys have deferred work."""
-        return {kind: hashes.total for kind, hashes in self._hashes.items()}
+        return {kind: hashes.total for kind, hashes in self._knowledge.hashes.items()}
 
     @property
     def oldest(self) -> float | None:
         """Since when, on the wall clock, the key remembered for longest has deferred work."""
-        return min((since for since in self._known.values() if since != _NOTHING), default=None)
+        return self._knowledge.oldest
 
     @property
     def problem(self) -> str | None:
         """What cannot be done at present, for logs and probes."""
         return self.uncertain.problem
-
-    def _has_queue(self, kind: DeferredKind, key: str, *, new: bool = False) -> None:
-        """A key has a queue for certain. ``new``: it had none up to now."""
-        known = self._known.get((kind, key), _NOTHING if new else None)
-        if known is None or known == _NOTHING:
-            number = key_hash(key)
-            # Where nothing exact is known, a hash that is there is taken for this key's own.
-            if known is not None or number not in self._hashes[kind]:
-                self._hashes[kind].put(number)
-            self._known[kind, key] = self._runtime.wall()
-
-    def _has_none(self, kind: DeferredKind, key: str, *, had: bool) -> None:
-        """A key has no queue for certain. ``had``: it had one up to now."""
-        if had:
-            self._hashes[kind].take(key_hash(key))
-        self._known[kind, key] = _NOTHING
 
     # -- putting in -------------------------------------------------------------------------------
 
@@ -159,7 +120,7 @@ class Deferrals:
             await self._store.append(self._segment, kind, key, entry)
         else:
             await self._store.defer(self._segment, kind, key, entry, error)
-        self._has_queue(kind, key, new=True)
+        self._knowledge.has_queue(kind, key, new=True)
 
     async def append(self, kind: DeferredKind, key: str, entry: Deferred, at: int) -> bool:
         """Put an event behind what is deferred of its key.
@@ -169,7 +130,7 @@ class Deferrals:
         :returns: False when the key has no queue after all, only a hash in common with one that has.
         :raises StoreError: it may be stored, and is to be appended again.
         """
-        if self._known.get((kind, key)) is None:
+        if self._knowledge.exactly(kind, key) is None:
             if await self.queue(kind, key) is None:
                 return False
             if not await self._timers.times(key, RETRY_TIMER[kind]):
@@ -203,10 +164,9 @@ class Deferrals:
                 await self._remove(kind, key, position)
         queue = await self._store.queue(self._segment, kind, key)
         if queue is not None:
-            self._has_queue(kind, key)
+            self._knowledge.has_queue(kind, key)
         else:
-            known = self._known.get((kind, key))
-            self._has_none(kind, key, had=known is not None and known != _NOTHING)
+            self._knowledge.has_none(kind, key)
         return queue
 
     async def advance(self, kind: DeferredKind, key: str, position: int) -> DeferredQueue | None:
@@ -232,8 +192,8 @@ class Deferrals:
 
     async def _advance(self, kind: DeferredKind, key: str, position: int) -> DeferredQueue | None:
         queue = await self._store.advance(self._segment, kind, key, position)
-        if queue is None and self._known.get((kind, key)) != _NOTHING:
-            self._has_none(kind, key, had=True)
+        if queue is None:
+            self._knowledge.lost_queue(kind, key)
         return queue
 
     async def failed(self, kind: DeferredKind, key: str, failures: int, error: str) -> None:
@@ -266,11 +226,10 @@ class Deferrals:
         await self._timers.clear(key, RETRY_TIMER[kind])
 
     async def _drop(self, kind: DeferredKind, key: str) -> None:
-        if self._known.get((kind, key)) is None:
+        if self._knowledge.exactly(kind, key) is None:
             await self._look(kind, key)
         await self._store.drop(self._segment, kind, key)
-        if self._known.get((kind, key)) != _NOTHING:
-            self._has_none(kind, key, had=True)
+        self._knowledge.lost_queue(kind, key)
 
     # -- what was handled in place although it may be stored --------------------------------------
 

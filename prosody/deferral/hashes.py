@@ -37,6 +37,11 @@ class Hashes(set[int]):
         for number in page:
             self.put(number)
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.clear()
+        self._more.clear()
+
     def put(self, number: int) -> None:
         """Count one key more."""
         if number in self:
