@@ -19,6 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "observe": {"errors", "model", "runtime"},
     "broker": {"errors", "runtime"},
     "stores": {"errors", "runtime"},
+    "deferral": {"errors", "runtime", "broker/protocol"},
     "middleware": {"_core", "errors", "model", "runtime", "stores/protocol", "stores/hashing"},
     "consume": {
         *("_core", "errors", "middleware", "model", "observe", "runtime"),
@@ -136,6 +137,10 @@ def test_imports_point_inwards(source: Source) -> None:
         ("consume/x.py", "from prosody.broker.memory import MemoryBroker", False),
         ("consume/x.py", "from prosody.stores.protocol import Stores", True),
         ("consume/x.py", "from prosody.stores.memory import MemoryStores", False),
+        ("deferral/x.py", "from prosody.broker.protocol import Record", True),
+        ("deferral/x.py", "from prosody.broker.memory import MemoryReader", False),
+        ("deferral/x.py", "from prosody.consume.partition import Partition", False),
+        ("broker/x.py", "from prosody.deferral.loader import Loader", False),
         ("stores/x.py", "from prosody.stores.factory import make_stores", False),
         ("stores/memory/x.py", "from prosody.stores.hashing import key_hash", True),
         ("stores/x.py", "from prosody.broker.memory import MemoryCluster", False),

@@ -1,0 +1,1 @@
+"""Messages that fail for long: stored by their offset, loaded again, tried later."""
