@@ -516,19 +516,33 @@ async def play(rng: random.Random, steps: int = 40) -> None:
     :raises AssertionError: what must never be.
     """
     world = World(rng)
+    with small_memory(world.share, page=world.page, kinds=len(world.kinds), look_s=600.0):
+        await world.play(steps)
+
+
+@contextlib.contextmanager
+def small_memory(
+    share: int, *, page: int, kinds: int, look_s: float, ahead_s: int = 600
+) -> Iterator[None]:
+    """Room for ``share`` timers of each kind, which is full now and then.
+
+    :param look_s: how often the wall clock is looked at in any case; each look costs some of our time,
+        and hours pass here.
+    :param ahead_s: how far ahead timers are loaded.
+    """
     memory, loader, firing = (
         importlib.import_module(f"prosody.timers.{name}") for name in ("memory", "loader", "firing")
     )
     small: list[tuple[Any, str, Any]] = [
-        (memory, "LOADED_MAX", world.share * len(world.kinds)),
-        (memory, "PAGE", world.page),
-        (loader, "PAGE", world.page),
-        # Hours pass here, and each look at the clock costs some of our time.
-        (firing, "LONGEST_WAIT_S", 600.0),
-        (loader, "LONGEST_WAIT_S", 600.0),
+        (memory, "LOADED_MAX", share * kinds),
+        (memory, "AHEAD_S", ahead_s),
+        (memory, "PAGE", page),
+        (loader, "PAGE", page),
+        (firing, "LONGEST_WAIT_S", look_s),
+        (loader, "LONGEST_WAIT_S", look_s),
     ]
     with contextlib.ExitStack() as stack:
         for module, name, value in small:
             stack.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, value)
-        await world.play(steps)
+        yield
