@@ -4,8 +4,8 @@ The embedded broker, a no-op handler, default options. A round plays the bare lo
 stack without each of its layers, in an order of its own, each with a broker of its own and with everything
 older hidden from the garbage collector: a run must not pay for what runs before it left. Of each the round
 with the least CPU time counts, because other programs only ever add to it. A layer's cost is the difference
-to the whole stack. Left out, the scheduler still hands out permits, since lanes take them with their work; it
-charges nothing.
+to the whole stack. Left out, the scheduler still hands out permits, since lanes take them with their work;
+it charges nothing.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import METADATA_MAX, Progress
-from prosody.model.outcome import ABANDONED, Kind, Outcome
+from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
 if TYPE_CHECKING:
     import contextvars
@@ -155,7 +155,7 @@ class Partition:
             self._scheduler.give_back(run)
         run.finish()
         self.runs.discard(run)
-        if outcome.kind is not Kind.ABANDONED:
+        if outcome is SUCCESS or outcome.kind is not Kind.ABANDONED:
             self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
             self.ready(self._scheduler.latest)

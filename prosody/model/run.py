@@ -143,8 +143,8 @@ class Run:
         """The event has ended; its context is of no more use."""
         self.finished = True
         context, self.context = self.context, None
-        if context is not None:
-            # Let go of as well: run and context in a circle would wait for the garbage collector.
+        # Let go of in any case: run and context in a circle would wait for the garbage collector.
+        if context is not None and context._waiters is not None:
             context._signal()
 
     def where(self) -> str:
