@@ -10,7 +10,7 @@ from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
 from prosody.consume.unwritten import Unwritten
-from prosody.model.outcome import ABANDONED, Kind, Outcome
+from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
 if TYPE_CHECKING:
     import contextvars
@@ -142,7 +142,7 @@ class Partition:
             self._scheduler.give_back(run)
         run.finish()
         self.runs.discard(run)
-        if run.timer is None and outcome.kind is not Kind.ABANDONED:
+        if run.timer is None and (outcome is SUCCESS or outcome.kind is not Kind.ABANDONED):
             assert run.record is not None, "a run has a record or a timer"
             if run.unwritten:
                 self._unwritten.runs.add(run)
