@@ -130,6 +130,10 @@ class Shop:
     def over(self) -> bool:
         return self.watch.closed
 
+    def handler(self, name: str) -> SimulatedHandler:
+        """That of one member."""
+        return SimulatedHandler(name, self)
+
 
 class SimulatedHandler:
     """The user's handler in one member."""
@@ -188,7 +192,7 @@ class Member:
         self._watch = shop.watch
         self._context = contextvars.copy_context()
         self._context.run(WHO.set, name)
-        self._handler = SimulatedHandler(name, shop)
+        self._handler = shop.handler(name)
         self._client = ProsodyClient.from_parts(
             config, MemberBroker(name, broker, shop.watch), FakeRuntime(seed)
         )
@@ -225,8 +229,8 @@ class Member:
         await self._client.shutdown()
 
 
-def configuration(plan: Plan, name: str, topics: list[str]) -> Config:
-    """A member's options."""
+def configuration(plan: Plan, name: str, topics: list[str], **more: object) -> Config:
+    """A member's options, and ``more`` of them."""
     return Config.load(
         {
             "mock": True,
@@ -247,6 +251,7 @@ def configuration(plan: Plan, name: str, topics: list[str]) -> Config:
             "commit_interval": plan.commit_interval_s,
             "poll_interval": plan.poll_interval_s,
             "stall_threshold": 600.0,
+            **more,
         },
         {},
     )
