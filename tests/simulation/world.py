@@ -141,16 +141,22 @@ class World:
 
     def _crash(self, which: int, pause_s: float) -> None:
         if (member := self._pick(which)) is not None:
-            self.note("crash", member.name)
-            self._freeze(member)
-            member.state = "dead"
-            self._loop.call_later(pause_s, self._join)
+            self._crash_now(member, pause_s)
+
+    def _crash_now(self, member: Member, pause_s: float) -> None:
+        self.note("crash", member.name)
+        self._freeze(member)
+        member.state = "dead"
+        self._loop.call_later(pause_s, self._join)
 
     def _stop(self, which: int, length_s: float) -> None:
         if (member := self._pick(which)) is not None:
-            self.note("stop", member.name)
-            self._freeze(member)
-            self._later(f"thaw {member.name}", length_s)
+            self._stop_now(member, length_s)
+
+    def _stop_now(self, member: Member, length_s: float) -> None:
+        self.note("stop", member.name)
+        self._freeze(member)
+        self._later(f"thaw {member.name}", length_s)
 
     def _freeze(self, member: Member) -> None:
         loop = self._loop

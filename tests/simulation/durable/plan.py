@@ -22,6 +22,9 @@ WAYS = ("before", "after", "hang", "hang after", "slow")
 HANG_S = 10.0
 """A store's own deadline for a call."""
 
+TRAPS = tuple(call for call in STORE_CALLS if call not in {"timers.load", "timers.passed"})
+"""Calls at which a member may be killed, or stand still."""
+
 CLASSES = ("graceful", "store faults", "crashes", "everything")
 """By ``seed % 4``. Only the last lets a member go on that was thrown out and does not know it yet."""
 
@@ -131,7 +134,7 @@ def _steps(
     if kind != "graceful":
         weights.update(STORE, stop=1)
     if kind in {"crashes", "everything"}:
-        weights.update(crash=6)
+        weights.update(crash=3, trap=6)
     if kind == "everything":
         weights.update(deaf=2, expel=2, fail=2, outage=1, stop=3, add=1)
     # Not every run has everything: what is left out lets the rest go further.
@@ -158,6 +161,12 @@ def _arguments(
             # Who stands still for less than its session stays in the group.
             short = chance.choice((0.5, 0.6 * session_timeout_s))
             return (which, chance.choice((short, 6.0, 25.0)) if zombies else short)
+        case "trap":
+            call, when = chance.choice(TRAPS), chance.choice(("before", "after"))
+            length_s = chance.choice((0.0, 0.5, 3.0))
+            if zombies and chance.random() < 0.5:
+                return ("stop", call, when, chance.choice((0.5, 6.0, 25.0)))
+            return ("crash", call, when, length_s)
         case "deaf":
             return (which, chance.choice((0.5, 2.0, 6.0, 25.0)))
         case "fail":

@@ -17,7 +17,7 @@ from tests.simulation.loop import WHO
 from tests.support import WALL_AT_START_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from prosody.stores.memory import MemoryStoreState
     from prosody.stores.protocol import Segment
@@ -39,6 +39,7 @@ class StoreWatch:
         self._rows: dict[tuple[TopicPartition, str, int], None] = {}
         """Deferred messages, as they were when this was looked at last."""
         self._recorded = 0
+        self._traps: dict[tuple[str, str], Callable[[str], bool]] = {}
         state.on_call, state.on_done = self._on_call, self._on_done
 
     def fail(
@@ -53,9 +54,17 @@ class StoreWatch:
         for call in calls:
             self._failing[call] = (now_s + length_s, share, ways)
 
+    def trap(self, call: str, when: str, strike: Callable[[str], bool]) -> None:
+        """Let something happen to the next member that makes a call: before its effect, or after it.
+
+        :param strike: is given the name of the member; False when it is not to be that one.
+        """
+        self._traps[call, when] = strike
+
     def end(self) -> None:
         """Nothing fails any more."""
         self._failing.clear()
+        self._traps.clear()
 
     def left(self, now_s: float) -> list[str]:
         """What the stores still hold and should not: deferred work, and timers that are due."""
@@ -79,6 +88,8 @@ class StoreWatch:
     def _on_call(self, call: str) -> Awaitable[Any] | None:
         if self._watch.closed:
             return None
+        if self._struck(call, "before"):
+            return asyncio.sleep(0)  # it does not come back from there, or only when it is thawed
         if self._state.problem is not None:
             self._note(f"{call} down")
             return None
@@ -93,6 +104,8 @@ class StoreWatch:
         if self._watch.closed:
             return None
         self._look(call)
+        if self._struck(call, "after"):
+            return asyncio.sleep(0)
         way = self._draw(call, ("after", "hang after"))
         if way == "after":
             raise self._error(call, way)
@@ -110,6 +123,14 @@ class StoreWatch:
             raise error
         if self._state.problem is not None and not self._watch.closed:
             self._note(f"{call} down")
+
+    def _struck(self, call: str, when: str) -> bool:
+        """Whether a trap has closed on the member that makes the call."""
+        strike = self._traps.get((call, when))
+        if strike is None or not strike(WHO.get()):
+            return False
+        del self._traps[call, when]
+        return True
 
     def _draw(self, call: str, ways: tuple[str, ...]) -> str | None:
         """Which of these ways, if any, the call goes."""

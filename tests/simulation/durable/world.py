@@ -105,6 +105,22 @@ class DurableWorld(World):
         self.note("faults", note=text)
         self._stores.fail(calls, ways, share, self._loop.time(), length_s)
 
+    def _trap(self, what: str, call: str, when: str, length_s: float) -> None:
+        """The next member to make this call is killed, or stands still, just before or after its effect."""
+        self.note("trap", note=f"{what} {when} {call}")
+
+        def strike(name: str) -> bool:
+            member = next((m for m in self._members if m.name == name), None)
+            if member is None or member.state != "up" or self._is_stopped(member):
+                return False
+            if what == "stop":
+                self._stop_now(member, length_s)
+            else:
+                self._crash_now(member, length_s)
+            return True
+
+        self._stores.trap(call, when, strike)
+
     def _store_outage(self, length_s: float) -> None:
         self.note("store outage", note=f"for {length_s} s")
         self._state.outage()
