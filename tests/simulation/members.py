@@ -119,6 +119,9 @@ class MemberBroker:
 class Shop:
     """What all handlers of a run share."""
 
+    has_stores = False
+    """Whether the members use the stores of the cluster."""
+
     def __init__(self, plan: Plan, watch: Watch) -> None:
         self.plan = plan
         self.watch = watch
@@ -196,6 +199,9 @@ class Member:
         self._client = ProsodyClient.from_parts(
             config, MemberBroker(name, broker, shop.watch), FakeRuntime(seed)
         )
+        if shop.has_stores:
+            # The client looks for the embedded cluster in its broker, which is one of ours here.
+            self._client._cluster = broker.cluster
         self._joining = self._run(self._join())
         self.left: asyncio.Task[None] | None = None
 

@@ -43,6 +43,7 @@ class DurableShop(Shop):
     """What all handlers of a run share."""
 
     plan: DurablePlan
+    has_stores = True
 
     def __init__(self, plan: DurablePlan, watch: Watch) -> None:
         super().__init__(plan, watch)

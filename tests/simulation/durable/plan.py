@@ -61,6 +61,8 @@ class DurablePlan(Plan):
     """``defer_failure_threshold``."""
     keeps_content: bool
     """Whether the store keeps deferred records themselves; else they are read from the log again."""
+    little_memory: bool
+    """Whether only a few timers are loaded at once, and only shortly before they are due."""
 
     @property
     def isolated(self) -> bool:
@@ -114,6 +116,7 @@ def plan_of(seed: int) -> DurablePlan:
         defer_max_s=chance.choice((2.0, 8.0)),
         gate=chance.choice((1.0, 1.0, 0.9, 0.3)),
         keeps_content=chance.random() < 0.5,
+        little_memory=chance.random() < 0.5,
     )
 
 

@@ -90,7 +90,7 @@ class DurableWorld(World):
         if event_id:
             value = json.dumps({"type": "order.made", "id": event_id}).encode()
             identity = message_identity(VERSION, GROUP, topic, number, key, event_id)
-            note = f"{kind} {identity.hex}"
+            note = f"{kind} {identity.hex()}"
         with self._cluster.lock:
             offset = logs[number].append(1, key.encode(), value, headers)
         seq = self.oracle.next_seq(tp, key)
