@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import (
         BrokerAdmin,
         BrokerProducer,
+        BrokerReader,
         ConsumerSettings,
         OffsetAndMetadata,
         ProducerSettings,
+        ReaderSettings,
         RebalanceListener,
         Start,
         TopicPartition,
@@ -114,6 +116,9 @@ class MemberBroker:
 
     def admin(self) -> BrokerAdmin:
         return self._broker.admin()
+
+    def reader(self, settings: ReaderSettings) -> BrokerReader:
+        return self._broker.reader(dataclasses.replace(settings, client_id=self._name))
 
 
 class Shop:

@@ -26,6 +26,7 @@ class Held:
     """Since when the member knows that it must start nothing more."""
     closed: bool = False
     """It was given up in order; what still runs was left behind."""
+    closed_s: float | None = None
     epoch: int | None = None
     """The member's own number for it."""
     lost_s: float | None = None

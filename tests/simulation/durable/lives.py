@@ -22,6 +22,13 @@ FAULTS_SHOWN = 10
 TIMERS_FROM = 10**9
 
 
+def until_s(held: Held, now_s: float) -> float:
+    """When an assignment ended, or the present moment."""
+    if held.void_s is not None:
+        return held.void_s
+    return now_s if held.closed_s is None else held.closed_s
+
+
 def _number(what: Sent | Place) -> int:
     """By which an assignment knows what runs: an offset, or more than any offset."""
     return what.offset if isinstance(what, Sent) else TIMERS_FROM + what.due
@@ -42,6 +49,8 @@ class Lives(Assignments):
         self._busy: defaultdict[str, int] = defaultdict(int)
         self._store_trouble_s: defaultdict[str, float] = defaultdict(lambda: -1.0)
         """When a call of a member to the stores last failed, or took long."""
+        self._unrecorded_s: defaultdict[str, list[float]] = defaultdict(list)
+        """When records of deduplication failed, which are tried once."""
 
     def verdict(self) -> list[str]:
         """What was found wrong: the first faults, and how many more."""
@@ -61,6 +70,8 @@ class Lives(Assignments):
 
     def see_store(self, event: Event) -> None:
         self._store_trouble_s[event.member] = self.now_s
+        if event.note.startswith("dedup.record"):
+            self._unrecorded_s[event.member].append(self.now_s)
 
     def see_crash(self, event: Event) -> None:
         super().see_crash(event)
@@ -128,15 +139,24 @@ class Lives(Assignments):
         elif before is not None and held.void_s is None and counted:
             if self.plan.graceful:
                 self.fault(f"L6 {what} runs twice, and everything was in order")
-            lost_s = before.void_s if before.void_s is not None else self.now_s
+            lost_s = until_s(before, self.now_s)
             settled_s = max(finished_s, self._trouble_of(before))
             if lost_s - settled_s > self.plan.commit_interval_s + SLACK_S:
                 self.fault(
                     f"L6 {what} was finished at {finished_s:.4f} in {before}, which had "
                     f"{lost_s - settled_s:.1f} s to say so, and runs again in {held}"
                 )
-            elif before.void_s is None and self._trouble_of(before) < finished_s - CLOCK_S:
+            elif settled_s == finished_s and self._had_time(before):
                 self.fault(f"L6 {what} has ended in {before}, and runs again in {held}")
+
+    def _had_time(self, held: Held) -> bool:
+        """Whether an assignment ended in order, and all that it had to do was done by then."""
+        if held.void_s is not None:
+            return False
+        if held.closed_s is None:
+            return True
+        assert held.told_s is not None
+        return held.closed_s < held.told_s + self.plan.shutdown_timeout_s - CLOCK_S
 
     def _trouble_of(self, held: Held) -> float:
         return max(held.trouble_s, self._store_trouble_s[held.member])

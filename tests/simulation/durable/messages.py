@@ -6,7 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from tests.simulation.assignments import CLOCK_S
-from tests.simulation.durable.lives import SLACK_S, Lives
+from tests.simulation.durable.lives import SLACK_S, Lives, until_s
+from tests.simulation.durable.plan import HANG_S
 from tests.simulation.durable.state import Sent
 from tests.simulation.state import Covered
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 HEALTHY_S = 10.0
 """A message whose key never fails is done after this time, whatever other keys do."""
-STORE_CALLS = ("dedup.record", "dedup.seen")
 
 
 class Messages(Lives):
@@ -133,9 +133,14 @@ class Messages(Lives):
             if recorded_s < held.began_s and not troubled:
                 self.fault(f"dedup: {sent} begins in {held}, and was recorded at {recorded_s:.4f}")
             return
-        lost_s = by.void_s if by.void_s is not None else self.now_s
-        if lost_s - max(finished_s, self._store_trouble_s[by.member]) > SLACK_S:
+        if until_s(by, self.now_s) - finished_s > SLACK_S and not self._failed_to_record(
+            other, by.member
+        ):
             self.fault(f"dedup: {sent} begins, and {other}, handled in {by}, was never recorded")
+
+    def _failed_to_record(self, sent: Sent, member: str) -> bool:
+        begin_s, end_s = sent.finished_s - CLOCK_S, sent.finished_s + HANG_S + SLACK_S
+        return any(begin_s <= at_s <= end_s for at_s in self._unrecorded_s[member])
 
     def see_end(self, event: Event) -> None:
         sent = self._sent(event)
@@ -199,5 +204,5 @@ class Messages(Lives):
             return
         if by is None or by.member != member or sent.identity in self._recorded:
             return
-        if self._store_trouble_s[member] < sent.finished_s - CLOCK_S:
+        if not self._failed_to_record(sent, member):
             self.fault(f"dedup: {sent} is committed by {member}, and was not recorded before")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.simulation.assignments import CLOCK_S
 from tests.simulation.durable.messages import Messages
 from tests.simulation.durable.state import Key, Place, Running
 
@@ -39,7 +40,7 @@ class DurableOracle(Messages):
     def see_fires(self, event: Event) -> None:
         place = self._place(event)
         held = self._begin(event, place)
-        if self.now_s < place.due:
+        if self.now_s < place.due - CLOCK_S:
             self.fault(f"L6 {place} fires early")
         if place.may:
             return
@@ -135,5 +136,5 @@ class DurableOracle(Messages):
             if due not in places or not places[due].may:
                 self.fault(f"L6 {event.key} in {running.held} lists {due}, which is not set")
         for due, place in sorted(places.items()):
-            if place.must and due > self.now_s and due not in listed:
+            if place.must and due > self.now_s + CLOCK_S and due not in listed:
                 self.fault(f"L6 {event.key} in {running.held} does not list {due}")
