@@ -91,6 +91,7 @@ class Durable:
                 durables.deferring.defer_store_cache_size,
                 durables.runtime,
                 durables.storms,
+                lambda: partition.progress.offset,
             )
         self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
