@@ -22,8 +22,8 @@ OVER_THE_CORE := tests/client tests/consume tests/demo tests/middleware tests/si
 .PHONY: help demo demo-kafka test lint bench bench-compare services services-stop build lock clean distclean
 
 help:
-	@echo "make demo           the main job on the embedded in-memory broker"
-	@echo "make demo-kafka     the same on a real Apache Kafka, started and stopped here"
+	@echo "make demo           the main job on the embedded broker and stores"
+	@echo "make demo-kafka     the same on a real Apache Kafka and Cassandra, started and stopped here"
 	@echo "make test           all tests, both halves of the core, real services included"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          the benchmarks"
