@@ -12,8 +12,8 @@ from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
 from prosody.consume.filters import Filters
 from prosody.consume.lanes import Lanes
-from prosody.consume.partition import Shared
 from prosody.consume.poller import Poller
+from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
 from prosody.middleware.dead_letter import DeadLetterWriter
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prosody.model.handler import HandlerMethods
     from prosody.produce import Producer
     from prosody.runtime import Runtime
+    from prosody.stores.protocol import Stores
 
 _log = logging.getLogger("prosody.consumer")
 
@@ -42,17 +43,22 @@ class Consumer:
         self,
         config: Config,
         broker: Broker,
+        stores: Stores | None,
         producer: Producer,
         methods: HandlerMethods,
         runtime: Runtime,
         client_id: str,
     ) -> None:
-        """Must be called in the event loop, and the context variables, that handlers are to run in."""
+        """Must be called in the event loop, and the context variables, that handlers are to run in.
+
+        :param stores: not started yet; None when nothing can be kept.
+        """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
         options = config.consumer
         self._config = config
         self._runtime = runtime
+        self._stores = stores
         self._broker_consumer = broker.consumer(
             ConsumerSettings(
                 group_id=group_id,
@@ -146,12 +152,14 @@ class Consumer:
     async def start(self) -> None:
         """Join the group and begin to consume. When it raises, nothing is left running."""
         try:
+            if self._stores is not None:
+                await self._stores.start()
             await self._broker_consumer.start(
                 list(self._config.core.subscribed_topics), self._assignment
             )
         except BaseException:
             # Whatever went wrong, cancellation included, the half-made member must not linger.
-            await self._broker_consumer.stop()
+            await self._disconnect()
             raise
         loop = asyncio.get_running_loop()
         for name, run in (
@@ -186,7 +194,14 @@ class Consumer:
             finally:
                 self._lanes.close()
                 self._stack.timeout.close()
-                await self._broker_consumer.stop()
+                await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        try:
+            await self._broker_consumer.stop()
+        finally:
+            if self._stores is not None:
+                await self._stores.stop()
 
     @property
     def stopped(self) -> bool:

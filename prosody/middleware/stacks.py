@@ -1,8 +1,8 @@
 """The three modes: three ordered lists of layers, outermost first.
 
 The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
-Timeout, Telemetry. The layers that this version does not have yet (Deduplication, Defer, Telemetry) are
-absent, not faked.
+Timeout, Telemetry. The layer that this version does not have yet (Telemetry) is absent, not faked. Around
+each list lies Fired, which makes a run of a timer what one of a message is.
 """
 
 from __future__ import annotations
