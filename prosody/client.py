@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from prosody.broker.protocol import Broker
+    from prosody.middleware.deduplication import Recent
     from prosody.model.message import JSONValue
     from prosody.runtime import Runtime
 
@@ -101,6 +102,8 @@ class ProsodyClient:
             ),
         )
         self._consumer: Consumer | None = None
+        self._recent: Recent | None = None
+        """The message ids of the last subscription, which the next one goes on with."""
         self._changing = asyncio.Lock()
         """Held by subscribe, unsubscribe and shutdown, so that they follow one another."""
         self._closed = False
@@ -159,10 +162,11 @@ class ProsodyClient:
                 methods,
                 self._runtime,
                 self._client_id,
-                self._seen,
+                self._recent,
             )
             await consumer.start()
             self._consumer = consumer
+            self._recent = consumer.recent
 
     async def unsubscribe(self) -> None:
         """Let running handlers end, commit what is finished, leave the group.

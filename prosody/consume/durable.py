@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prosody.consume.partition import Partition
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
-    from prosody.stores.protocol import Stores
+    from prosody.stores.protocol import Stores, Trace
 
 _log = logging.getLogger("prosody.durable")
 
@@ -44,6 +44,8 @@ class Durables:
     timers_max: int
     """Timers of a kind that a partition has queued or in their handlers at once."""
     partition_count: Callable[[str], Awaitable[int]]
+    trace: Callable[[], Trace]
+    """The W3C headers of the present span, kept with a timer."""
     runtime: Runtime
     storms: Storms
 
@@ -82,11 +84,11 @@ class Durable:
                 segment,
                 durables.stores.deferred,
                 self.timers,
-                durables.deferring,
+                durables.deferring.defer_store_cache_size,
                 durables.runtime,
                 durables.storms,
             )
-        self.calls = TimerCalls(self.timers, self.deferrals)
+        self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
         self._problem: str | None = None
         self._storm = durables.storms.of(_log)
@@ -94,7 +96,8 @@ class Durable:
     @property
     def problem(self) -> str | None:
         """What does not work at present, for logs and probes; None when all does."""
-        return self._problem or self.timers.problem
+        deferring = None if self.deferrals is None else self.deferrals.problem
+        return self._problem or self.timers.problem or deferring
 
     def start(self) -> None:
         """Open the segment, as soon as the store lets us; then fire timers, and let messages in."""
@@ -106,11 +109,13 @@ class Durable:
         """Fire nothing more; calls of handlers that still run go on."""
         if self._opening is not None:
             self._opening.cancel()
-        self.timers.drain()
+        self.timers.hold()
 
     def stop(self) -> None:
         """The partition is given up: nothing is written any more."""
         self.drain()
+        if self.deferrals is not None:
+            self.deferrals.close()
         self.timers.stop()
 
     async def settled(self) -> None:

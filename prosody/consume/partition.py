@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prosody.broker.protocol import Record, Start, TopicPartition
+    from prosody.consume.shared import Shared
     from prosody.timers.due import DueTimer
 
 _log = logging.getLogger("prosody.partition")

@@ -10,7 +10,7 @@ from prosody.model.times import seconds_from_utc
 from prosody.stores.protocol import DeferredKind, TimerKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from prosody.deferral.deferrals import Deferrals
     from prosody.deferral.seam import Timers
@@ -103,14 +103,15 @@ class TimerCalls:
         if self._has_deferred(run.key):
             await self._remove(run, await self._positions(run.key))
 
-    async def _remove(self, run: Run, unwanted: list[int]) -> None:
+    async def _remove(self, run: Run, unwanted: Iterable[int]) -> None:
         """Take deferred timers of the key out; what is retried just now stays until it has ended."""
         deferrals = self._deferrals
         assert deferrals is not None, "asked for where something is deferred"
         key = run.key
         running = _running(run)
         before = await self._positions(key)
-        gone = [time for time in before if time in unwanted and time != running]
+        wanted_out = set(unwanted) - {running}
+        gone = [time for time in before if time in wanted_out]
         if not gone:
             return
         if len(gone) == len(before):

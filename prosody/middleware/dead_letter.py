@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -63,14 +64,26 @@ class DeadLetterWriter:
         self._storm = storms.of(_log)
 
     async def write(self, run: Run, error: BaseException | None) -> bool:
-        """Write the dead letter of ``run``; False when a shutdown came first."""
+        """Write the dead letter of ``run``; False when a shutdown came first.
+
+        A timer has no record: its dead letter is its key, and when it was due.
+        """
         record = run.record
-        assert record is not None, "a dead letter is that of a record"
+        if record is None:
+            return await self._write_timer(run, error)
         original = list(record.headers)
         if not any(name == "source-system" for name, _ in original):
             original.append(("source-system", self._source_system.encode()))
-        source = self._source(run, record.offset, record.timestamp, _text(error))
+        source = self._source(run, "message", record.offset, record.timestamp, _text(error))
         return await self._send(run, record.key, record.value, original + source, error)
+
+    async def _write_timer(self, run: Run, error: BaseException | None) -> bool:
+        assert run.timer is not None, "a run has a record or a timer"
+        due_ms = run.timer.time * 1000
+        value = json.dumps({"key": run.key, "time": _written(due_ms)}).encode()
+        own = [("source-system", self._source_system.encode())]
+        source = self._source(run, "timer", None, due_ms, _text(error))
+        return await self._send(run, run.key.encode(), value, own + source, error)
 
     async def write_gone(self, run: Run, offset: int, timestamp_ms: int) -> bool:
         """Write that a deferred message of the key of ``run`` is lost; False when a shutdown came first.
@@ -79,7 +92,7 @@ class DeadLetterWriter:
         """
         own = [("source-system", self._source_system.encode())]
         error = LookupError(RECORD_GONE)
-        source = self._source(run, offset, timestamp_ms, RECORD_GONE)
+        source = self._source(run, "message", offset, timestamp_ms, RECORD_GONE)
         return await self._send(run, run.key.encode(), None, own + source, error)
 
     async def _send(
@@ -147,22 +160,24 @@ class DeadLetterWriter:
                 return True
 
     def _source(
-        self, run: Run, offset: int, timestamp_ms: int, text: str
+        self, run: Run, kind: str, offset: int | None, timestamp_ms: int, text: str
     ) -> list[tuple[str, bytes | None]]:
         topic, partition = run.partition.topic_partition
-        written = utc_from_ms(max(timestamp_ms, 0)).isoformat(timespec="milliseconds")
-        return [
-            (name, header.encode("utf-8", "backslashreplace"))
-            for name, header in (
-                ("source-kind", "message"),
-                ("source-topic", topic),
-                ("source-partition", str(partition)),
-                ("source-offset", str(offset)),
-                ("source-timestamp", written.replace("+00:00", "Z")),
-                ("source-group-id", self._group_id),
-                ("source-error", text),
-            )
+        headers = [
+            ("source-kind", kind),
+            ("source-topic", topic),
+            ("source-partition", str(partition)),
+            ("source-timestamp", _written(max(timestamp_ms, 0))),
+            ("source-group-id", self._group_id),
+            ("source-error", text),
         ]
+        if offset is not None:
+            headers.insert(3, ("source-offset", str(offset)))
+        return [(name, text.encode("utf-8", "backslashreplace")) for name, text in headers]
+
+
+def _written(timestamp_ms: int) -> str:
+    return utc_from_ms(timestamp_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _text(error: BaseException | None) -> str:

@@ -167,9 +167,13 @@ class Deduplication:
         async def once(run: Run) -> Outcome:
             entry: Entry = run.duplicate
             if not entry.finished and not self.recent.knows(entry.identity):
-                if not await self._answered(run, entry):
-                    return ABANDONED
-                if not self._is_finished(entry):
+                # Of its own: a copy that is admitted meanwhile puts another one into the entry.
+                asked = entry.asked
+                if asked is not None and (not asked.done() or asked.cancelled()):
+                    asked = await self._answer(run, entry, asked)
+                    if not run.partition.running:
+                        return ABANDONED
+                if not self._is_finished(entry, asked):
                     outcome = await inner(run)
                     if outcome.kind is Kind.SUCCESS or outcome.kind is Kind.PERMANENT:
                         self._finished(run, entry)
@@ -187,24 +191,24 @@ class Deduplication:
 
         return deduplicated
 
-    async def _answered(self, run: Run, entry: Entry) -> bool:
-        """Wait for the store's answer, if it is asked; False when a shutdown came first.
+    async def _answer(
+        self, run: Run, entry: Entry, asked: asyncio.Future[bool]
+    ) -> asyncio.Future[bool] | None:
+        """Wait until the look-up has ended, or a shutdown comes; answers the look-up.
 
         The store answers, or fails, within a deadline of its own.
         """
-        asked = entry.asked
-        if asked is None:
-            return True
         if asked.cancelled() and self._store is not None:
             # The lane that waited for it was cancelled; this is the one that goes on.
-            asked = entry.asked = self._ask(self._store, entry.identity)
-            if asked is None:
-                return True
+            again = entry.asked = self._ask(self._store, entry.identity)
+            if again is None:
+                return None
+            asked = again
         if asked.done():
-            return True
+            return asked
         run.partition.give_back(run)
         if not run.partition.running:
-            return False
+            return None
         run.interruptible = asked  # a shutdown ends the look-up itself, as a miss
         try:
             await asked
@@ -212,14 +216,13 @@ class Deduplication:
             pass  # it is told, and counted, where the answer is looked at
         finally:
             run.interruptible = None
-        return run.partition.running
+        return asked
 
-    def _is_finished(self, entry: Entry) -> bool:
+    def _is_finished(self, entry: Entry, asked: asyncio.Future[bool] | None) -> bool:
         """What is known of the message now that the store has answered."""
         # First, because a copy may have finished while this one waited for the store.
         if entry.finished or self.recent.knows(entry.identity):
             return True
-        asked = entry.asked
         if asked is None:
             return False
         error = asked.exception()

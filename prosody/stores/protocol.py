@@ -258,6 +258,11 @@ class Stores(Protocol):
     def dedup(self) -> DedupStore: ...
 
     @property
+    def keeps_records(self) -> bool:
+        """Whether it keeps the records of deferred messages, so that none is read from the broker again."""
+        ...
+
+    @property
     def problem(self) -> str | None:
         """Why the store counts as down, for logs and probes; None when it does not. Cheap, no I/O."""
         ...

@@ -445,6 +445,20 @@ async def test_a_later_copy_asks_anew_when_the_first_has_had_its_answer() -> Non
     await lane
 
 
+async def test_a_copy_admitted_in_the_moment_of_the_answer_takes_nothing_away() -> None:
+    scene, inner = Scene(), Inner()
+    scene.holding.add("dedup.seen")
+    first = in_lane(scene.layer.wrap(inner), scene.admit())
+    await settle()
+    scene.let_go("dedup.seen")
+    while not scene.partition.gave_back[0].duplicate.asked.done():
+        await asyncio.sleep(0)
+    second = scene.admit()  # before the lane of the first has had its turn
+    assert await first is SUCCESS
+    assert await scene.pass_through(inner, second) is SUCCESS
+    assert len(inner.runs) == 1
+
+
 async def test_copies_behind_a_deferred_head_are_told_when_they_run() -> None:
     """Both were admitted, and deferred, long before the head succeeds: each is admitted once more."""
     scene, inner = Scene(), Inner(DEFERRED, DEFERRED, SUCCESS)

@@ -42,6 +42,7 @@ class Chunk:
         self._data = data
         self._aborted = aborted
         self._records = self._parse(MemoryRecords(data))
+        self._ended = False
         self._ahead: Record | None = None
         """Read already, and behind everything that was looked for."""
 
@@ -62,20 +63,22 @@ class Chunk:
             return self._find(offset)
 
     def _find(self, offset: int) -> Found | None:
-        while True:
+        while not self._ended:
             record = self._ahead or next(self._records, None)
             self._ahead = None
             if record is None:
-                # Behind batches that give no records: markers, aborted ones, those that are compacted.
-                passed = self._records.next_fetch_offset > offset
-                self.position = max(offset, self._records.next_fetch_offset)
-                return Found(None) if passed else None
-            if record.offset >= offset:
+                self._ended = True  # aiokafka's iterator must not be asked again
+            elif record.offset >= offset:
                 self.position = offset + 1
                 if record.offset == offset:
                     return Found(record)
                 self._ahead = record
                 return Found(None)
+        if self._records.next_fetch_offset <= offset:
+            return None
+        # Within batches that give no record there: markers, aborted ones, those that are compacted.
+        self.position = offset + 1
+        return Found(None)
 
     def _parse(self, records: Any) -> Any:
         if records.size_in_bytes() and not records.has_next():
