@@ -52,6 +52,8 @@ class Facts(NamedTuple):
     latency_hot: Latency | None
     latency_failing: Latency | None
     latency_others: Latency | None
+    slowest_other_s: float
+    """The longest time from ``send`` to the end of the handler, of neither the hot nor a failing key."""
 
 
 class _Runs(NamedTuple):
@@ -117,6 +119,7 @@ def measure(
         latency_hot=latency(took["hot"]),
         latency_failing=latency(took["failing"]),
         latency_others=latency(took["others"]),
+        slowest_other_s=max(took["others"], default=0.0),
     )
 
 

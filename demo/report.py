@@ -39,7 +39,7 @@ def rows(facts: Facts) -> list[Row]:
         _none("handled_twice", "handled twice", facts.handled_twice),
         _none("overlapping", "at the same time for one key", facts.overlapping),
         *_deferred(facts),
-        *_timers(facts.durable.timers),
+        *_timers(facts.durable.timers, max(TIMER_LATE_MAX_S, facts.slowest_other_s)),
         _exactly(
             "duplicates_skipped",
             "duplicates skipped",
@@ -147,7 +147,7 @@ def _deferred(facts: Facts) -> list[Row]:
     ]
 
 
-def _timers(timers: Timers) -> list[Row]:
+def _timers(timers: Timers, late_max_s: float) -> list[Row]:
     late = timers.late_max_s
     return [
         Row(
@@ -167,8 +167,8 @@ def _timers(timers: Timers) -> list[Row]:
             "fired late, at most",
             round(late, 3),
             duration(late),
-            f"{TIMER_LATE_MAX_S:g} s",
-            late <= TIMER_LATE_MAX_S,
+            duration(late_max_s),
+            late <= late_max_s,
             "after their second",
         ),
     ]

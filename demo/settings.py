@@ -39,7 +39,9 @@ REMINDER_S = 3.0
 """A reminder is set for at most so long after its order. Timers have whole seconds."""
 
 TIMER_LATE_MAX_S = 1.0
-"""A timer that begins later than this after its second fails the demo."""
+"""A timer that begins later than this after its second fails the demo, unless an order of the other
+customers waited for longer: a machine that is too slow for the orders is too slow for timers as well, which
+wait in the same queues."""
 
 STUCK_AFTER_S = 30.0
 """The run gives up when no order was handled for so long, outages apart; what is missing counts as lost."""
