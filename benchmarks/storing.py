@@ -66,6 +66,10 @@ class CountedStores:
         self.dedup: Any = Counting("dedup", stores.dedup, self.calls)
 
     @property
+    def keeps_records(self) -> bool:
+        return self.inner.keeps_records
+
+    @property
     def problem(self) -> str | None:
         return self.inner.problem
 
