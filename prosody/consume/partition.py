@@ -10,11 +10,7 @@ from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
 from prosody.consume.unwritten import Unwritten
-from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, Kind, Outcome
-from prosody.model.run import Run
-from prosody.model.times import utc_from_seconds
-from prosody.stores.protocol import TimerKind
 
 if TYPE_CHECKING:
     import contextvars
@@ -22,7 +18,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import Record, Start, TopicPartition
     from prosody.consume.shared import Shared
-    from prosody.timers.due import DueTimer
+    from prosody.model.run import Run
 
 _log = logging.getLogger("prosody.partition")
 
@@ -107,21 +103,6 @@ class Partition:
         if not self._open:
             self._open = True
             self.admit()
-
-    def fire(self, timer: DueTimer) -> None:
-        """Queue a timer that is due behind what its key has to do. Does not raise."""
-        if not self.running:
-            return  # it stays stored, for the next owner
-        event = None
-        if timer.kind is TimerKind.APPLICATION:
-            event = Timer(timer.key, utc_from_seconds(timer.time))
-        try:
-            self.push(
-                Run(self, None, timer.key, event, timer=timer), self._shared.runtime.monotonic()
-            )
-        except Exception as error:  # noqa: BLE001
-            # A fault of ours: the partition starts again, and loads the timer anew.
-            self.fault(error)
 
     # Called by the admission
 

@@ -195,7 +195,9 @@ class World:
         )
         mark.set("subscribed")
         name = f"member-{len(self.everyone)}"
-        consumer = Consumer(config, self.broker, producer, HandlerMethods(self), self.runtime, name)
+        consumer = Consumer(
+            config, self.broker, None, producer, HandlerMethods(self), self.runtime, name
+        )
         member = Member(name, consumer)
         assignment = consumer._assignment
         start: Callable[[TopicPartition, Start], Partition] = assignment._start
