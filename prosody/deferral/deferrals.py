@@ -30,6 +30,9 @@ RETRY_TIMER: Final = {
     DeferredKind.TIMER: TimerKind.DEFERRED_TIMER,
 }
 
+_PRUNE_LEAST: Final = 64
+"""So many offsets may be remembered for nothing."""
+
 
 class Deferrals:
     """The deferred work of one assignment of a partition.
@@ -69,6 +72,7 @@ class Deferrals:
         self._first_unfinished = first_unfinished
         self.handled: set[int] = set()
         """Offsets of messages that were handled as deferred ones, and may still come from the log."""
+        self._prune_at = _PRUNE_LEAST
 
     async def open(self) -> None:
         """Load the hashes of all keys with deferred work. May be tried again when it failed.
@@ -211,8 +215,10 @@ class Deferrals:
         """
         if self._first_unfinished is None or offset < (first := self._first_unfinished()):
             return
-        self.handled = {other for other in self.handled if other >= first}
         self.handled.add(offset)
+        if len(self.handled) > self._prune_at:
+            self.handled = {other for other in self.handled if other >= first}
+            self._prune_at = 2 * len(self.handled) + _PRUNE_LEAST
 
     async def failed(self, kind: DeferredKind, key: str, failures: int, error: str) -> None:
         """Note how often the head has failed.
