@@ -1,0 +1,159 @@
+"""Cassandra freezes, then is killed and started again, under load: nothing is lost or run twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prosody.errors import ProsodyError
+from prosody.model.times import seconds_from_utc
+from tests.durable.conftest import on_services
+from tests.durable.support import Handler
+from tools.services import QUICK_JVM, CassandraServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from prosody import Context, Message
+    from tests.durable.support import Place
+    from tests.outages.support import Log
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+PATIENCE_S = 90.0
+PLAIN = [f"plain-{n}" for n in range(20)]
+FLAKY = [f"flaky-{n}" for n in range(4)]
+TIMERS_A_ROUND = 5
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[CassandraServer]:
+    """A Cassandra that may be killed; what it acknowledged survives that."""
+    server = CassandraServer(
+        settings={"commitlog_sync": "batch", "commitlog_sync_period": "0ms"},
+        jvm_options=("-Xms512m", "-Xmx512m", *QUICK_JVM),
+    )
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def mortal_place(kafka_bootstrap: str, mortal: CassandraServer) -> AsyncIterator[Place]:
+    found = on_services(kafka_bootstrap, mortal.address, "durable_outages")
+    yield found
+    await found.close()
+
+
+class Load:
+    """Rounds of messages without end: some plain, some that fail once, some that set a timer."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.rounds = 0
+        self.begun: Counter[str] = Counter()
+        self.set: dict[str, int] = {}
+        """By key, which sets one timer and no more: its second, once that was acknowledged."""
+        self.tried: set[tuple[str, int]] = set()
+        self.handler = Handler(place, self._handle)
+
+    async def _handle(self, context: Context, message: Message) -> None:
+        id_ = message.payload["id"]
+        self.begun[id_] += 1
+        if message.key.startswith("timer"):
+            # The attempt's own second, so that no later attempt sets what has fired already.
+            time = self._place.after(2)
+            self.tried.add((message.key, seconds_from_utc(time)))
+            await context.clear_and_schedule(time)
+            self.set[message.key] = seconds_from_utc(time)
+        elif message.key.startswith("flaky") and self.begun[id_] == 1:
+            raise ValueError("fails the first time")
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Load]:
+        task = asyncio.create_task(self._run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        while True:
+            n = self.rounds
+            timers = [f"timer-{n}-{i}" for i in range(TIMERS_A_ROUND)]
+            records = [(key.encode(), {"id": f"{key}:{n}"}) for key in (*PLAIN, *FLAKY, *timers)]
+            # Not torn in the middle: what was counted as sent was sent.
+            await asyncio.shield(asyncio.ensure_future(self._put(records)))
+            await asyncio.sleep(0.1)  # a modest load: the machine has other things to do
+
+    async def _put(self, records: list[tuple[bytes, dict[str, str]]]) -> None:
+        await self._place.put_many(records)
+        self.rounds += 1
+
+    async def more(self, prefix: str, count: int) -> None:
+        """Wait until ``count`` more messages (or timers) of keys that begin so have been handled."""
+        kind = "timer" if prefix == "timer" else "message"
+
+        def done() -> int:
+            return sum(run.key.startswith(prefix) for run in self.handler.of(kind))
+
+        goal = done() + count
+        await self.handler.until(lambda _: done() >= goal, PATIENCE_S)
+
+
+async def test_nothing_is_lost_and_no_handler_runs_again_because_of_it(
+    mortal_place: Place,
+    mortal: CassandraServer,
+    log: Log,
+    report: Callable[[str, object], None],
+) -> None:
+    await mortal_place.create_topic()
+    load = Load(mortal_place)
+    handler = load.handler
+    client = mortal_place.client(retry_base=0.05, max_retry_delay=1.0, max_uncommitted=512)
+    await client.subscribe(handler)
+    async with load.running():
+        await load.more("timer", 20)
+        for how in ("frozen", "killed"):
+            since = mortal_place.runtime.wall()
+            await asyncio.to_thread(mortal.pause if how == "frozen" else mortal.kill)
+            # Messages that need no timer flow meanwhile, those with an id included.
+            await load.more("plain", 400)
+            await asyncio.to_thread(mortal.resume if how == "frozen" else mortal.start)
+            report(f"{how} for (s)", round(mortal_place.runtime.wall() - since, 1))
+            since = mortal_place.runtime.wall()
+            await load.more("timer", 30)
+            report("30 timers fired after (s)", round(mortal_place.runtime.wall() - since, 1))
+            await load.more("flaky", 10)
+    messages = load.rounds * (len(PLAIN) + len(FLAKY) + TIMERS_A_ROUND)
+    await handler.until(lambda h: len(h.handled()) >= messages, PATIENCE_S)
+    await handler.until(lambda h: len({r.key for r in h.of("timer")}) >= len(load.set), PATIENCE_S)
+    await mortal_place.nothing_left()
+    await client.unsubscribe()
+    report("messages, timers", (messages, len(load.set)))
+    handled = Counter(run.value["id"] for run in handler.of("message"))
+    assert len(handled) == messages, "something was lost"
+    assert set(handled.values()) == {1}, "a handler that had succeeded ran again"
+    begun = {id_: count for id_, count in load.begun.items() if id_.startswith("plain")}
+    assert set(begun.values()) == {1}, "a message without a timer ran again"
+    # The others failed for what their own handlers did, and for nothing else.
+    errors = {type(run.error) for run in handler.of("message", ok=None) if not run.ok}
+    assert all(kind is ValueError or issubclass(kind, ProsodyError) for kind in errors), errors
+    fired = Counter((run.key, run.value) for run in handler.of("timer", ok=None))
+    assert set(load.set.items()) <= set(fired), "a timer that was acknowledged never fired"
+    # One that was not acknowledged may have been written all the same.
+    assert set(fired) <= load.tried
+    twice = [timer for timer, count in fired.items() if count > 1]
+    assert not twice, f"fired twice: {twice}"
+    for key in (*PLAIN, *FLAKY):
+        rounds = [int(p["id"].partition(":")[2]) for p in handler.handled(key)]
+        assert rounds == list(range(load.rounds)), key
+    assert not handler.overlaps
+    assert log.lines("prosody.", "Cassandra"), "an outage that the log says nothing about"
