@@ -77,14 +77,19 @@ def in_memory() -> Place:
     )
 
 
-@pytest.fixture
-async def services(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+def of_session(request: pytest.FixtureRequest) -> Place:
     """A place on the session's Kafka and Cassandra."""
-    found = on_services(
+    return on_services(
         request.getfixturevalue("kafka_bootstrap"),
         request.getfixturevalue("cassandra_contact"),
         request.getfixturevalue("durable_keyspace"),
     )
+
+
+@pytest.fixture
+async def services(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """A place on real services, for what is tested there only."""
+    found = of_session(request)
     yield found
     await found.close()
 
@@ -92,12 +97,10 @@ async def services(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 @pytest.fixture
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     """Where clients live: which one follows from the loop that the test runs on."""
-    if isinstance(asyncio.get_running_loop(), VirtualLoop):
-        found = in_memory()
-        yield found
-        await found.close()
-    else:
-        yield request.getfixturevalue("services")
+    virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
+    found = in_memory() if virtual else of_session(request)
+    yield found
+    await found.close()
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from prosody.errors import ProsodyError
 from prosody.model.times import seconds_from_utc
 from tests.durable.conftest import on_services
-from tests.durable.support import Handler
+from tests.durable.support import Failing, Handler
+from tests.durable.test_handover import holds
 from tools.services import QUICK_JVM, CassandraServer
 
 if TYPE_CHECKING:
@@ -157,3 +158,38 @@ async def test_nothing_is_lost_and_no_handler_runs_again_because_of_it(
         assert rounds == list(range(load.rounds)), key
     assert not handler.overlaps
     assert log.lines("prosody.", "Cassandra"), "an outage that the log says nothing about"
+
+
+async def test_what_is_assigned_meanwhile_waits_and_goes_on_by_itself(
+    mortal_place: Place, mortal: CassandraServer, log: Log
+) -> None:
+    """Which keys have deferred messages is not known: order comes before availability."""
+    mortal.resume()
+    await mortal_place.create_topic()
+    failing = Failing("bad-0", "bad-1", "bad-2", "bad-3")
+    first, second = Handler(mortal_place, failing), Handler(mortal_place, failing)
+    keys = [*failing.keys, *PLAIN]
+
+    async def put(n: int) -> None:
+        await mortal_place.put_many([(key.encode(), n) for key in keys])
+
+    one, two = mortal_place.client(), mortal_place.client()
+    await one.subscribe(first)
+    await put(0)
+    await first.until(lambda h: len(h.handled()) == len(PLAIN))
+    await mortal_place.nothing_left()
+    await two.subscribe(second)
+    await holds(two, 2)
+    await asyncio.to_thread(mortal.pause)
+    await one.unsubscribe()
+    await holds(two, 4)
+    await put(1)
+    await log.until("WARNING prosody.", "Cassandra")
+    await asyncio.to_thread(mortal.resume)
+    failing.keys.clear()
+    await second.until(
+        lambda h: len(first.handled()) + len(h.handled()) == 2 * len(keys), PATIENCE_S
+    )
+    for key in keys:
+        assert first.handled(key) + second.handled(key) == [0, 1], key
+    await mortal_place.nothing_left()
