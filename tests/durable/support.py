@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prosody.model.times import seconds_from_utc, utc_from_seconds
@@ -114,6 +114,9 @@ class Handler:
         self._message = message
         self._timer = timer
         self.runs: list[Ran] = []
+        self.done: Counter[str] = Counter()
+        """How many runs succeeded: by kind, and by kind and family (what a key has before its "-")."""
+        self._failed: Counter[str] = Counter()
         self.running: dict[str, int] = defaultdict(int)
         self.overlaps = 0
         """Runs of a key that began while another one of it ran."""
@@ -148,6 +151,11 @@ class Handler:
         finally:
             self.running[key] -= 1
             self.runs.append(Ran(kind, key, value, began, error, offset))
+            if error is None:
+                self.done[kind] += 1
+                self.done[f"{kind} {key.partition('-')[0]}"] += 1
+            else:
+                self._failed[key] += 1
             self._changed.set()
 
     # -- what it wrote down ------------------------------------------------------------------------
@@ -170,7 +178,7 @@ class Handler:
 
     def failures(self, key: str) -> int:
         """Runs of a key that failed."""
-        return sum(run.key == key and not run.ok for run in self.runs)
+        return self._failed[key]
 
     async def until(
         self, condition: Callable[[Handler], bool], deadline_s: float = DEADLINE_S
@@ -187,10 +195,13 @@ class Handler:
             ) from None
 
     async def until_handled(self, count: int) -> None:
-        await self.until(lambda h: len(h.handled()) >= count)
+        await self.until(lambda h: h.done[MESSAGE] >= count)
 
     async def until_fired(self, count: int, key: str | None = None) -> None:
-        await self.until(lambda h: len(h.fired(key)) >= count)
+        if key is None:
+            await self.until(lambda h: h.done[TIMER] >= count)
+        else:
+            await self.until(lambda h: len(h.fired(key)) >= count)
 
 
 class Failing:

@@ -98,15 +98,10 @@ class Load:
         await self._place.put_many(records)
         self.rounds += 1
 
-    async def more(self, prefix: str, count: int) -> None:
-        """Wait until ``count`` more messages (or timers) of keys that begin so have been handled."""
-        kind = "timer" if prefix == "timer" else "message"
-
-        def done() -> int:
-            return sum(run.key.startswith(prefix) for run in self.handler.of(kind))
-
-        goal = done() + count
-        await self.handler.until(lambda _: done() >= goal, PATIENCE_S)
+    async def more(self, of: str, count: int) -> None:
+        """Wait until ``count`` more runs have succeeded: ``of`` a kind and a family of keys."""
+        goal = self.handler.done[of] + count
+        await self.handler.until(lambda h: h.done[of] >= goal, PATIENCE_S)
 
 
 async def test_nothing_is_lost_and_no_handler_runs_again_because_of_it(
@@ -121,20 +116,20 @@ async def test_nothing_is_lost_and_no_handler_runs_again_because_of_it(
     client = mortal_place.client(retry_base=0.05, max_retry_delay=1.0, max_uncommitted=512)
     await client.subscribe(handler)
     async with load.running():
-        await load.more("timer", 20)
+        await load.more("timer timer", 20)
         for how in ("frozen", "killed"):
             since = mortal_place.runtime.wall()
             await asyncio.to_thread(mortal.pause if how == "frozen" else mortal.kill)
             # Messages that need no timer flow meanwhile, those with an id included.
-            await load.more("plain", 400)
+            await load.more("message plain", 400)
             await asyncio.to_thread(mortal.resume if how == "frozen" else mortal.start)
             report(f"{how} for (s)", round(mortal_place.runtime.wall() - since, 1))
             since = mortal_place.runtime.wall()
-            await load.more("timer", 30)
+            await load.more("timer timer", 30)
             report("30 timers fired after (s)", round(mortal_place.runtime.wall() - since, 1))
-            await load.more("flaky", 10)
+            await load.more("message flaky", 10)
     messages = load.rounds * (len(PLAIN) + len(FLAKY) + TIMERS_A_ROUND)
-    await handler.until(lambda h: len(h.handled()) >= messages, PATIENCE_S)
+    await handler.until(lambda h: h.done["message"] >= messages, PATIENCE_S)
     await handler.until(lambda h: len({r.key for r in h.of("timer")}) >= len(load.set), PATIENCE_S)
     await mortal_place.nothing_left()
     await client.unsubscribe()
