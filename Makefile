@@ -18,8 +18,7 @@ OVER_THE_CORE := tests/client tests/consume tests/demo tests/middleware tests/si
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
-.PHONY: help demo demo-kafka test lint bench bench-compare services services-stop build lock clean distclean
+.PHONY: help demo demo-kafka test test-real test-rest test-pure lint bench bench-compare services services-stop build lock clean distclean
 
 help:
 	@echo "make demo           the main job on the embedded in-memory broker"
@@ -42,13 +41,27 @@ demo-kafka: $(VENV)/.base
 	@$(PY) -m demo --kafka $(ARGS)
 
 # PROSODY_PURE_PYTHON is set or unset here, whatever the caller's environment says, so that both halves run.
-# The second time those that run over the core: tests of the core itself import each half by its name, and
-# that tests notice a rule that is switched off is shown once.
-test: export PROSODY_REQUIRE_EXTENSIONS = 1
+# Two at a time: those with real services mostly wait for them, the others compute.
+test test-real test-rest test-pure: export PROSODY_REQUIRE_EXTENSIONS = 1
 test: $(VENV)/.dev
 	env -u PROSODY_PURE_PYTHON $(PY) -c '$(COMPILED_HALF)'
+ifdef ARGS
 	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
-	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(or $(ARGS),$(OVER_THE_CORE))
+	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(ARGS)
+else
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-real test-rest test-pure
+endif
+
+test-real: $(VENV)/.dev
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m real
+
+test-rest: $(VENV)/.dev
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m "not real"
+
+# Those that run over the core: tests of the core itself import each half by its name, and that tests notice
+# a rule that is switched off is shown once.
+test-pure: $(VENV)/.dev
+	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(OVER_THE_CORE)
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

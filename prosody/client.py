@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Self
 
 from prosody.broker.factory import make_broker
+from prosody.broker.memory import MemoryBroker
 from prosody.broker.protocol import ProducerSettings
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
@@ -22,11 +23,13 @@ from prosody.errors import (
 from prosody.model.handler import HandlerMethods
 from prosody.produce import Producer
 from prosody.runtime import SystemRuntime
+from prosody.stores.factory import make_stores
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from prosody.broker.protocol import Broker
+    from prosody.middleware.deduplication import Recent
     from prosody.model.message import JSONValue
     from prosody.runtime import Runtime
 
@@ -80,6 +83,8 @@ class ProsodyClient:
             _log.warning("%s", warning)
         self._config = config
         self._broker = broker
+        self._cluster = broker.cluster if isinstance(broker, MemoryBroker) else None
+        """The embedded cluster keeps timers, deferred work and deduplication as well."""
         self._runtime = runtime
         self._pid = os.getpid()
         self._client_id = socket.gethostname()
@@ -97,6 +102,8 @@ class ProsodyClient:
             ),
         )
         self._consumer: Consumer | None = None
+        self._recent: Recent | None = None
+        """The message ids of the last subscription, which the next one goes on with."""
         self._changing = asyncio.Lock()
         """Held by subscribe, unsubscribe and shutdown, so that they follow one another."""
         self._closed = False
@@ -135,6 +142,7 @@ class ProsodyClient:
         :raises TopicsNotFoundError: naming every missing topic.
         :raises ConsumerStateError: already subscribed.
         :raises BrokerError: the broker cannot be reached or refuses.
+        :raises StoreError: Cassandra cannot be reached or refuses; naming the option.
         :raises ClientClosedError: the client was shut down.
         """
         self._check_usable()
@@ -149,13 +157,16 @@ class ProsodyClient:
             consumer = Consumer(
                 self._config,
                 self._broker,
+                make_stores(self._config, self._runtime, self._cluster),
                 self._producer,
                 methods,
                 self._runtime,
                 self._client_id,
+                self._recent,
             )
             await consumer.start()
             self._consumer = consumer
+            self._recent = consumer.recent
 
     async def unsubscribe(self) -> None:
         """Let running handlers end, commit what is finished, leave the group.

@@ -19,10 +19,10 @@ IN_FLIGHT = (64, 512, 2000)
 
 async def pairs(store: DedupStore, count: int, together: int) -> int:
     """Look up and record ``count`` new identities, ``together`` at once; how many were wrong."""
-    ids = [uuid.uuid4() for _ in range(count)]
+    ids = [uuid.uuid4().bytes for _ in range(count)]
     wrong = 0
 
-    async def worker(part: list[uuid.UUID]) -> None:
+    async def worker(part: list[bytes]) -> None:
         nonlocal wrong
         for identity in part:
             wrong += await store.seen(identity)

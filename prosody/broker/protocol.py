@@ -25,98 +25,28 @@ Rules a broker keeps
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
+
+from prosody.broker.values import (
+    ConsumerSettings,
+    Headers,
+    OffsetAndMetadata,
+    ProducerSettings,
+    ReaderSettings,
+    Record,
+    SentRecord,
+    Start,
+    TopicPartition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
-"""Names may repeat; a value may be missing."""
-
-
-class TopicPartition(NamedTuple):
-    """A topic and a partition number; a tuple, so ``("orders", 3)`` is equal to it."""
-
-    topic: str
-    partition: int
-
-
-class OffsetAndMetadata(NamedTuple):
-    """What a group has committed for a partition: the next offset to read, and a note."""
-
-    offset: int
-    metadata: str = ""
-
-
-class Start(NamedTuple):
-    """Where a newly assigned partition begins."""
-
-    offset: int
-    """The first offset that will be read."""
-    metadata: str = ""
-    """The note committed with exactly this offset; empty when reading begins anywhere else."""
-    end: int = 0
-    """The offset of the next record to be written, as it was at the assignment."""
-
-
-class Record(Protocol):
-    """A record as polled. aiokafka's own record class has this shape, so it is not copied."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int:
-        """Milliseconds since 1970 UTC; -1 when the record has none."""
-        ...
-
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
-
-
-class SentRecord(NamedTuple):
-    """Where an acknowledged record went."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerSettings:
-    """What a consumer of a group needs to know; times in seconds, sizes in bytes."""
-
-    group_id: str
-    client_id: str
-    session_timeout_s: float
-    """A member silent for so long is thrown out of the group."""
-    rebalance_timeout_s: float
-    """How long a rebalance waits for this member's ``on_revoked``."""
-    fetch_bytes: int
-    """Budget for records fetched and not yet polled."""
-    assignor: str
-    """Which assignor to use; see the README's table for the names."""
-    metadata_max_age_s: float
-    """How often the topic list is read again (new partitions, regular expressions)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProducerSettings:
-    """What a producer needs to know."""
-
-    client_id: str
-    compression: str | None
-    """``gzip``, ``snappy``, ``lz4``, ``zstd`` or None."""
-    partitioner: str
-    """``crc32`` (librdkafka's) or ``murmur2`` (the Java client's)."""
+__all__ = [
+    "Broker", "BrokerAdmin", "BrokerConsumer", "BrokerProducer", "BrokerReader",
+    "ConsumerSettings", "Headers", "OffsetAndMetadata", "ProducerSettings", "ReaderSettings",
+    "RebalanceListener", "Record", "SentRecord", "Start", "TopicPartition",
+]  # fmt: skip
 
 
 class RebalanceListener(Protocol):
@@ -196,6 +126,13 @@ class BrokerConsumer(Protocol):
         """The offset the next record of each partition will get."""
         ...
 
+    async def partition_count(self, topic: str) -> int:
+        """How many partitions a topic has, as far as is known; asks only when nothing is.
+
+        :raises BrokerError: there is no such topic, or nobody to ask.
+        """
+        ...
+
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read an assigned partition from ``offset`` on; what was buffered of it is dropped."""
         ...
@@ -220,6 +157,28 @@ class BrokerConsumer(Protocol):
 
         The partitions still held are given up without a listener call: drain and commit first.
         """
+        ...
+
+
+class BrokerReader(Protocol):
+    """Reads single records of any partition again, outside any group.
+
+    Connects at the first read. Reads of one offset share the answer; cancelling one harms no other.
+    """
+
+    async def read(self, partition: TopicPartition, offset: int) -> Record | None:
+        """The record at exactly this offset.
+
+        None when it is gone for good: retention or compaction has removed it, its transaction was
+        aborted, or the log ends before it (the topic was made anew).
+
+        :raises BrokerError: it cannot be read now, or not within ``seek_timeout_s``; ``retriable`` when
+            another try may help.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Close; reads under way fail. Does nothing the second time."""
         ...
 
 
@@ -293,8 +252,9 @@ class BrokerAdmin(Protocol):
 
 
 class Broker(Protocol):
-    """A cluster: makes the three kinds of client for it. Making one does no I/O."""
+    """A cluster: makes the four kinds of client for it. Making one does no I/O."""
 
     def consumer(self, settings: ConsumerSettings) -> BrokerConsumer: ...
+    def reader(self, settings: ReaderSettings) -> BrokerReader: ...
     def producer(self, settings: ProducerSettings) -> BrokerProducer: ...
     def admin(self) -> BrokerAdmin: ...

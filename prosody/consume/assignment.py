@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import BrokerConsumer, Start, TopicPartition
     from prosody.consume.committer import Committer
-    from prosody.consume.partition import Shared
+    from prosody.consume.shared import Shared
 
 _log = logging.getLogger("prosody.assignment")
 
@@ -163,6 +163,8 @@ class Assignment:
         self._epoch += 1
         number = self._numbers.setdefault(tp, self._epoch)
         partition = self._held[tp] = Partition(tp, self._epoch, start, self._shared, number)
+        if partition.durable is not None:
+            partition.durable.start()
         return partition
 
     async def _give_up(self, partitions: Iterable[Partition], timeout_s: float | None) -> None:

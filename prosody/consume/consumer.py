@@ -5,29 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
-from prosody.broker.protocol import ConsumerSettings
+from prosody.broker.protocol import ConsumerSettings, ReaderSettings
 from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
+from prosody.consume.decode import decode
+from prosody.consume.durable import Durables
 from prosody.consume.filters import Filters
 from prosody.consume.lanes import Lanes
-from prosody.consume.partition import Shared
 from prosody.consume.poller import Poller
+from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
+from prosody.deferral.loader import Loader
 from prosody.middleware.dead_letter import DeadLetterWriter
-from prosody.middleware.stacks import build
+from prosody.middleware.stacks import Kept, build
 from prosody.observe.storm import Storms
+from prosody.observe.tracing import current_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from prosody.broker.protocol import Broker
     from prosody.config import Config
+    from prosody.middleware.deduplication import Recent
     from prosody.model.handler import HandlerMethods
     from prosody.produce import Producer
     from prosody.runtime import Runtime
+    from prosody.stores.protocol import Stores
 
 _log = logging.getLogger("prosody.consumer")
 
@@ -42,17 +49,24 @@ class Consumer:
         self,
         config: Config,
         broker: Broker,
+        stores: Stores | None,
         producer: Producer,
         methods: HandlerMethods,
         runtime: Runtime,
         client_id: str,
+        recent: Recent | None = None,
     ) -> None:
-        """Must be called in the event loop, and the context variables, that handlers are to run in."""
+        """Must be called in the event loop, and the context variables, that handlers are to run in.
+
+        :param stores: not started yet; None when nothing can be kept.
+        :param recent: the message ids that an earlier subscription of this client remembered.
+        """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
         options = config.consumer
         self._config = config
         self._runtime = runtime
+        self._stores = stores
         self._broker_consumer = broker.consumer(
             ConsumerSettings(
                 group_id=group_id,
@@ -74,8 +88,7 @@ class Consumer:
         )
         storms = Storms(runtime)
         dead_letters = None
-        if config.mode == "low-latency":
-            assert options.failure_topic is not None, "checked before a consumer is made"
+        if options.failure_topic is not None and config.mode != "best-effort":
             dead_letters = DeadLetterWriter(
                 producer,
                 options.failure_topic,
@@ -86,7 +99,21 @@ class Consumer:
                 runtime,
                 storms,
             )
-        self._stack = build(config, methods, runtime, storms, self._torn_down, dead_letters)
+        durables, kept = None, None
+        self._loader: Loader | None = None
+        if stores is not None:
+            durables = self._durables(stores, storms)
+            if config.mode == "pipeline" and not stores.keeps_records:
+                self._loader = self._make_loader(broker, client_id)
+            kept = Kept(
+                stores.dedup,
+                self._loader,
+                partial(decode, runtime=runtime, excise=methods.on_excise is not None),
+            )
+        self._stack = build(
+            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent
+        )
+        deduplication = self._stack.deduplication
         steps = Steps(methods, config.extra.session_timeout, runtime)
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         self._lanes = Lanes(
@@ -111,12 +138,41 @@ class Consumer:
             max_uncommitted=options.max_uncommitted,
             want_records=self._poller.want_records,
             failed=self._assignment.restart,
+            durables=durables,
+            admitted=None if deduplication is None else deduplication.admitted,
             undecodable=storms.of(logging.getLogger("prosody.partition")),
             skipped=storms.of(logging.getLogger("prosody.partition")),
         )
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
+
+    def _durables(self, stores: Stores, storms: Storms) -> Durables:
+        config = self._config
+        assert config.core.group_id is not None, "checked before a consumer is made"
+        return Durables(
+            stores,
+            config.core.group_id,
+            config.defer if config.mode == "pipeline" else None,
+            config.consumer.max_uncommitted,
+            self._broker_consumer.partition_count,
+            current_trace,
+            self._runtime,
+            storms,
+        )
+
+    def _make_loader(self, broker: Broker, client_id: str) -> Loader:
+        options = self._config.defer
+        settings = ReaderSettings(
+            client_id, options.defer_seek_timeout, options.defer_discard_threshold
+        )
+        return Loader(broker.reader(settings), options.defer_cache_size)
+
+    @property
+    def recent(self) -> Recent | None:
+        """The message ids that are remembered, for the next subscription; None where none are."""
+        deduplication = self._stack.deduplication
+        return None if deduplication is None else deduplication.recent
 
     @property
     def assigned_partition_count(self) -> int:
@@ -146,12 +202,14 @@ class Consumer:
     async def start(self) -> None:
         """Join the group and begin to consume. When it raises, nothing is left running."""
         try:
+            if self._stores is not None:
+                await self._stores.start()
             await self._broker_consumer.start(
                 list(self._config.core.subscribed_topics), self._assignment
             )
         except BaseException:
             # Whatever went wrong, cancellation included, the half-made member must not linger.
-            await self._broker_consumer.stop()
+            await self._disconnect()
             raise
         loop = asyncio.get_running_loop()
         for name, run in (
@@ -186,7 +244,18 @@ class Consumer:
             finally:
                 self._lanes.close()
                 self._stack.timeout.close()
-                await self._broker_consumer.stop()
+                await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        try:
+            await self._broker_consumer.stop()
+        finally:
+            try:
+                if self._loader is not None:
+                    await self._loader.stop()
+            finally:
+                if self._stores is not None:
+                    await self._stores.stop()
 
     @property
     def stopped(self) -> bool:

@@ -66,6 +66,18 @@ def decode_excise(record: Record, key: str, runtime: Runtime) -> ExciseMessage:
     )
 
 
+def decode(record: Record, *, runtime: Runtime, excise: bool) -> Message | ExciseMessage | None:
+    """The event of a record that was stored for later; None when it has no value and nobody wants it.
+
+    :param excise: whether the handler wants records without a value.
+    :raises UndecodableError: it is no message.
+    """
+    key = decode_key(record)
+    if record.value is not None:
+        return decode_message(record, key, runtime)
+    return decode_excise(record, key, runtime) if excise else None
+
+
 def first_header(headers: Headers, name: str) -> bytes | None:
     """The value of the first header called ``name``; None when there is none, or it has no value."""
     for header, value in headers:

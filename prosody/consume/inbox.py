@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prosody.broker.protocol import Record
-    from prosody.consume.partition import Partition, Shared
+    from prosody.consume.partition import Partition
+from prosody.consume.shared import Shared
 
 _log = logging.getLogger("prosody.partition")
 
@@ -82,6 +83,7 @@ class Inbox:
         runtime = self._shared.runtime
         is_loop = self._shared.filters.is_loop
         allows = self._shared.filters.allows
+        admitted = self._shared.admitted
         recall = progress.recall if progress.recalls else None
         before = progress.last_received
         at = self._next
@@ -108,7 +110,10 @@ class Inbox:
                 room -= self._admit_undecodable(record, error, now)
                 continue
             if allows(message.payload):
-                if push(key, Run(partition, record, key, message)):
+                run = Run(partition, record, key, message)
+                if admitted is not None:
+                    admitted(run)
+                if push(key, run):
                     ready(now)
                 room -= 1
             else:

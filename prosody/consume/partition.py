@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
-from prosody.consume.progress import METADATA_MAX, Progress
+from prosody.consume.progress import Progress
+from prosody.consume.unwritten import Unwritten
+from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, Kind, Outcome
+from prosody.model.run import Run
+from prosody.model.times import utc_from_seconds
+from prosody.stores.protocol import TimerKind
 
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Sequence
 
     from prosody.broker.protocol import Record, Start, TopicPartition
-    from prosody.consume.filters import Filters
-    from prosody.deferral.deferrals import Deferrals
-    from prosody.deferral.timer_calls import TimerCalls
-    from prosody.middleware.stacks import Stack
-    from prosody.model.run import Run
-    from prosody.observe.storm import Storm
-    from prosody.runtime import Runtime
+    from prosody.consume.shared import Shared
+    from prosody.timers.due import DueTimer
 
 _log = logging.getLogger("prosody.partition")
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all partitions of one subscription share."""
-
-    runtime: Runtime
-    loop: asyncio.AbstractEventLoop
-    context: contextvars.Context
-    """The ``contextvars`` as they were at ``subscribe``; every handler run starts from a copy."""
-    filters: Filters
-    stack: Stack
-    max_uncommitted: int
-    want_records: Callable[[], None]
-    """Called when a partition has nothing left to admit."""
-    failed: Callable[[Partition, BaseException], None]
-    """Called, once, when a fault of the library's own ends a partition."""
-    undecodable: Storm
-    """Limits the lines about records that cannot be decoded."""
-    skipped: Storm
-    """Limits the lines about records without a value that nobody wants."""
-    metadata_max: int = METADATA_MAX
-    """Characters that may note what is finished ahead; admission stops before they do not suffice."""
 
 
 ADMIT_SHARE = 4
@@ -89,10 +64,12 @@ class Partition:
         """The first of each key, not yet finished; many of them wait for a permit."""
         self.waiting = 0
         """Runs that wait for their first permit, without a lane."""
-        self.timer_calls: TimerCalls | None = None
-        self.deferrals: Deferrals | None = None
-        self._unwritten: set[Run] = set()
-        """Ended, their keys are free; their offsets are done once that is written."""
+        self.durable = shared.durables.of(self) if shared.durables else None
+        self.timer_calls = self.durable.calls if self.durable else None
+        self.deferrals = self.durable.deferrals if self.durable else None
+        self._open = self.durable is None
+        """Whether records may be admitted: not before it is known which keys have deferred work."""
+        self._unwritten = Unwritten(self)
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -123,6 +100,29 @@ class Partition:
         self._inbox.put(records)
         self.admit()
 
+    # Called by the durable side
+
+    def open(self) -> None:
+        """Admit records from now on."""
+        if not self._open:
+            self._open = True
+            self.admit()
+
+    def fire(self, timer: DueTimer) -> None:
+        """Queue a timer that is due behind what its key has to do. Does not raise."""
+        if not self.running:
+            return  # it stays stored, for the next owner
+        event = None
+        if timer.kind is TimerKind.APPLICATION:
+            event = Timer(timer.key, utc_from_seconds(timer.time))
+        try:
+            self.push(
+                Run(self, None, timer.key, event, timer=timer), self._shared.runtime.monotonic()
+            )
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours: the partition starts again, and loads the timer anew.
+            self.fault(error)
+
     # Called by the admission
 
     def push(self, run: Run, now: float) -> None:
@@ -141,7 +141,7 @@ class Partition:
 
     def admit(self) -> None:
         """Move records from the inbox to the key queues while there is room. Does not raise."""
-        if self._inbox.empty:
+        if self._inbox.empty or not self._open:
             return
         try:
             self._admit()
@@ -164,7 +164,7 @@ class Partition:
         if run.timer is None and outcome.kind is not Kind.ABANDONED:
             assert run.record is not None, "a run has a record or a timer"
             if run.unwritten:
-                self._unwritten.add(run)
+                self._unwritten.runs.add(run)
             else:
                 self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
@@ -178,14 +178,8 @@ class Partition:
 
     def written(self, run: Run) -> None:
         """What ``finish`` left to be written about ``run`` is written, or will never be."""
-        run.unwritten = False
-        if run not in self._unwritten:
-            return  # it has not ended yet, and will find nothing left to write
-        self._unwritten.discard(run)
-        assert run.record is not None, "a timer leaves nothing unwritten"
-        self.tracker.complete(run.record.offset)
-        self.admit()
-        if not self._unwritten:
+        self._unwritten.written(run)
+        if not self._unwritten.runs:
             self._end_wait()
 
     def fail(self, run: Run, error: BaseException) -> None:
@@ -258,7 +252,10 @@ class Partition:
                         "handler did not stop within the shutdown timeout, left behind: %s",
                         run.where(),
                     )
+        self._unwritten.give_up()
         self._close()
+        if self.durable is not None:
+            await self.durable.settled()
 
     def lose(self) -> None:
         """The partition is gone already: cancel what runs, wait for nothing; a drain ends at once."""
@@ -275,6 +272,8 @@ class Partition:
 
     def _stop_admission(self) -> None:
         self.running = False
+        if self.durable is not None:
+            self.durable.drain()
         self._inbox.clear()
         self.queue.clear()
         for run in tuple(self.runs):
@@ -286,12 +285,12 @@ class Partition:
         self.waiting = 0
 
     def _end_wait(self) -> None:
-        idle = not (self.runs or self._unwritten) or self.lost
+        idle = not self._busy or self.lost
         if idle and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def _until_idle(self, timeout_s: float) -> bool:
-        if (self.runs or self._unwritten) and timeout_s > 0:
+        if self._busy and timeout_s > 0:
             self._idle = self.loop.create_future()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -300,7 +299,13 @@ class Partition:
                 pass  # what it means is the caller's business, told by the return value
             finally:
                 self._idle = None
-        return not (self.runs or self._unwritten)
+        return not self._busy
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self.runs or self._unwritten.runs)
 
     def _close(self) -> None:
         self.closed = True
+        if self.durable is not None:
+            self.durable.stop()

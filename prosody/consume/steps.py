@@ -10,7 +10,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from prosody.model.message import ExciseMessage
+from prosody.model.message import ExciseMessage, Timer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -191,9 +191,8 @@ class Measured(Coroutine[Any, Any, None]):
 
 def handler_name(methods: HandlerMethods, run: Run) -> str:
     """The qualified name of the handler method that ``run`` is for."""
-    excise = type(run.event) is ExciseMessage
-    method = methods.on_excise if excise else methods.on_message
-    name = getattr(method, "__qualname__", None)
+    called = {ExciseMessage: "on_excise", Timer: "on_timer"}.get(type(run.event), "on_message")
+    name = getattr(getattr(methods, called), "__qualname__", None)
     if isinstance(name, str):
         return name
-    return f"{methods.name}.{'on_excise' if excise else 'on_message'}"
+    return f"{methods.name}.{called}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prosody.errors import RecordTooLargeError, SendError
 from prosody.middleware.retry import backoff_s, pause
@@ -21,6 +22,10 @@ _log = logging.getLogger("prosody.dead_letter")
 
 _ERROR_CHARACTERS_MAX = 1000
 """An error text longer than this is cut, so that a header cannot make the record too large."""
+
+
+RECORD_GONE: Final = "record gone"
+"""Why a deferred message failed that the topic does not have any more."""
 
 
 class RecordSender(Protocol):
@@ -59,15 +64,51 @@ class DeadLetterWriter:
         self._storm = storms.of(_log)
 
     async def write(self, run: Run, error: BaseException | None) -> bool:
-        """Write the dead letter of ``run``; False when a shutdown came first."""
+        """Write the dead letter of ``run``; False when a shutdown came first.
+
+        A timer has no record: its dead letter is its key, and when it was due.
+        """
         record = run.record
-        value = record.value
-        headers = self._headers(run, error)
+        if record is None:
+            return await self._write_timer(run, error)
+        original = list(record.headers)
+        if not any(name == "source-system" for name, _ in original):
+            original.append(("source-system", self._source_system.encode()))
+        source = self._source(run, "message", record.offset, record.timestamp, _text(error))
+        return await self._send(run, record.key, record.value, original + source, error)
+
+    async def _write_timer(self, run: Run, error: BaseException | None) -> bool:
+        assert run.timer is not None, "a run has a record or a timer"
+        due_ms = run.timer.time * 1000
+        value = json.dumps({"key": run.key, "time": _written(due_ms)}).encode()
+        own = [("source-system", self._source_system.encode())]
+        source = self._source(run, "timer", None, due_ms, _text(error))
+        return await self._send(run, run.key.encode(), value, own + source, error)
+
+    async def write_gone(self, run: Run, offset: int, timestamp_ms: int) -> bool:
+        """Write that a deferred message of the key of ``run`` is lost; False when a shutdown came first.
+
+        Nothing is left of it but its key and where it was.
+        """
+        own = [("source-system", self._source_system.encode())]
+        error = LookupError(RECORD_GONE)
+        source = self._source(run, "message", offset, timestamp_ms, RECORD_GONE)
+        return await self._send(run, run.key.encode(), None, own + source, error)
+
+    async def _send(
+        self,
+        run: Run,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]],
+        error: BaseException | None,
+    ) -> bool:
+        dropped = len(value or b"")
         failures = refusals = 0
         while True:
             try:
                 sent = await self._sender.send_record(
-                    self._topic, key=record.key, value=value, headers=headers
+                    self._topic, key=key, value=value, headers=headers
                 )
             except SendError as failure:
                 # The message must not get lost, so the write is repeated; without its value only if
@@ -76,14 +117,14 @@ class DeadLetterWriter:
                 refusals = refusals + 1 if isinstance(failure, RecordTooLargeError) else 0
                 # The second time in a row: a broker refuses whole batches, perhaps for a neighbour's size.
                 if refusals == 2 and value is not None:
-                    headers = [*headers, ("source-value-dropped", str(len(value)).encode())]
+                    headers = [*headers, ("source-value-dropped", str(dropped).encode())]
                     value = None
                     _log.error(
                         "the failure topic %r refuses the dead letter of %s; writing it without its "
                         "value (%d bytes): %s",
                         self._topic,
                         run.where(),
-                        len(record.value or b""),
+                        dropped,
                         failure,
                     )
                     continue
@@ -118,30 +159,35 @@ class DeadLetterWriter:
                     )
                 return True
 
-    def _headers(self, run: Run, error: BaseException | None) -> Headers:
-        record = run.record
-        try:
-            text = str(error) or type(error).__name__
-        except Exception:  # noqa: BLE001
-            text = type(error).__name__  # an error that cannot be written is an error all the same
-        if len(text) > _ERROR_CHARACTERS_MAX:
-            text = f"{text[:_ERROR_CHARACTERS_MAX]}..."
-        written = utc_from_ms(max(record.timestamp, 0)).isoformat(timespec="milliseconds")
-        original = list(record.headers)
-        added: list[tuple[str, bytes | None]] = []
-        if not any(name == "source-system" for name, _ in original):
-            added.append(("source-system", self._source_system.encode()))
-        for name, header in (
-            ("source-kind", "message"),
-            ("source-topic", record.topic),
-            ("source-partition", str(record.partition)),
-            ("source-offset", str(record.offset)),
-            ("source-timestamp", written.replace("+00:00", "Z")),
+    def _source(
+        self, run: Run, kind: str, offset: int | None, timestamp_ms: int, text: str
+    ) -> list[tuple[str, bytes | None]]:
+        topic, partition = run.partition.topic_partition
+        headers = [
+            ("source-kind", kind),
+            ("source-topic", topic),
+            ("source-partition", str(partition)),
+            ("source-timestamp", _written(max(timestamp_ms, 0))),
             ("source-group-id", self._group_id),
             ("source-error", text),
-        ):
-            added.append((name, header.encode("utf-8", "backslashreplace")))
-        return original + added
+        ]
+        if offset is not None:
+            headers.insert(3, ("source-offset", str(offset)))
+        return [(name, text.encode("utf-8", "backslashreplace")) for name, text in headers]
+
+
+def _written(timestamp_ms: int) -> str:
+    return utc_from_ms(timestamp_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(error: BaseException | None) -> str:
+    try:
+        text = str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001
+        text = type(error).__name__  # an error that cannot be written is an error all the same
+    if len(text) > _ERROR_CHARACTERS_MAX:
+        text = f"{text[:_ERROR_CHARACTERS_MAX]}..."
+    return text
 
 
 class DeadLetter:

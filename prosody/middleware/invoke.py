@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from prosody.errors import HandlerTypeError
 from prosody.model.context import Context
-from prosody.model.message import Message
+from prosody.model.message import ExciseMessage, Message, Timer
 from prosody.model.outcome import SUCCESS, Kind, Outcome, outcome_of
+from prosody.model.run import shorten
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 
 class Invoke:
-    """Calls ``on_message`` or ``on_excise``; its ``call`` is the end of every stack."""
+    """Calls ``on_message``, ``on_timer`` or ``on_excise``; its ``call`` is the end of every stack."""
 
     def __init__(self, methods: HandlerMethods, torn_down: Callable[[], bool]) -> None:
-        self._on_message = methods.on_message
-        self._on_excise = methods.on_excise
+        self._methods: dict[type, Any] = {
+            Message: methods.on_message,
+            Timer: methods.on_timer or self._no_on_timer,
+            ExciseMessage: methods.on_excise,
+        }
         self._name = methods.name
         self._torn_down = torn_down
         """Whether all tasks of the loop are being cancelled, as ``asyncio.run`` does at its end."""
@@ -36,7 +40,7 @@ class Invoke:
         if event is None:
             # Undecodable: only stacks with a dead-letter topic let such a run come this far.
             return Outcome(Kind.PERMANENT, run.error)
-        method: Any = self._on_message if type(event) is Message else self._on_excise
+        method = self._methods[type(event)]
         context = run.context
         if context is None:
             context = run.context = Context(run)
@@ -74,6 +78,14 @@ class Invoke:
                 raise asyncio.CancelledError
             await _absorb_cancellation(task)
         return outcome
+
+    async def _no_on_timer(self, _: Context, timer: Timer) -> None:
+        # An ordinary failure, so a transient one: what was set by a version of the handler that has the
+        # method, or is to be run by the next one, is not lost. The log says what is missing.
+        raise HandlerTypeError(
+            f"a timer fired for key {shorten(timer.key)}, but {self._name} has no on_timer: add "
+            "'async def on_timer(self, context, timer)'"
+        )
 
     def _not_async(self, method: Any, returned: object) -> HandlerTypeError:
         name = getattr(method, "__name__", "on_message")

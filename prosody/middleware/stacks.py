@@ -1,8 +1,8 @@
 """The three modes: three ordered lists of layers, outermost first.
 
 The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
-Timeout, Telemetry. The layers that this version does not have yet (Deduplication, Defer, Telemetry) are
-absent, not faked.
+Timeout, Telemetry. The layer that this version does not have yet (Telemetry) is absent, not faked. Around
+each list lies Fired, which makes a run of a timer what one of a message is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prosody.deferral.gate import Gate
 from prosody.middleware.base import Call, Layer, compose
 from prosody.middleware.dead_letter import DeadLetter, DeadLetterWriter
+from prosody.middleware.deduplication import Deduplication, Recent
+from prosody.middleware.defer import Defer
+from prosody.middleware.fired import Fired
 from prosody.middleware.invoke import Invoke
 from prosody.middleware.log_and_skip import LogAndSkip
 from prosody.middleware.monopolization import Monopolization
+from prosody.middleware.redelivery import Redelivery
+from prosody.middleware.reload import Reload
 from prosody.middleware.retry import Retry
 from prosody.middleware.scheduler import Scheduler
 from prosody.middleware.shutdown import Shutdown
@@ -23,10 +29,14 @@ from prosody.middleware.timeout import Timeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prosody.broker.protocol import Record
     from prosody.config import Config
+    from prosody.deferral.loader import Loader
     from prosody.model.handler import HandlerMethods
+    from prosody.model.message import ExciseMessage, Message
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
+    from prosody.stores.protocol import DedupStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,18 @@ class Stack:
     """Whether records that cannot be decoded go through the stack, to end as dead letters."""
     takes_excise: bool
     """Whether the handler wants records without a value."""
+    deduplication: Deduplication | None = None
+    """Told of each message at its admission; None where nothing is deduplicated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the layers need of the stores, and of the broker to get back what is stored."""
+
+    dedup: DedupStore
+    loader: Loader | None
+    """None where the store keeps the records themselves."""
+    decode: Callable[[Record], Message | ExciseMessage | None]
 
 
 def build(
@@ -49,12 +71,20 @@ def build(
     storms: Storms,
     torn_down: Callable[[], bool],
     dead_letters: DeadLetterWriter | None,
+    kept: Kept | None = None,
+    recent: Recent | None = None,
 ) -> Stack:
-    """The stack of ``config.mode``. ``dead_letters`` is needed in low-latency mode only."""
+    """The stack of ``config.mode``.
+
+    :param dead_letters: needed in low-latency mode; in pipeline mode told of lost deferred messages.
+    :param kept: None without stores: nothing is deferred, and ids are remembered in memory only.
+    :param recent: the ids that an earlier subscription remembered.
+    """
     retry = config.retry
     timeout = Timeout(config.consumer.timeout, runtime, storms)
+    pipeline = config.mode == "pipeline"
     monopolization = None
-    if config.mode == "pipeline" and config.monopolization.monopolization_enabled:
+    if pipeline and config.monopolization.monopolization_enabled:
         monopolization = Monopolization(config.monopolization, runtime, storms)
     scheduler = Scheduler(
         config.consumer.max_concurrency,
@@ -62,13 +92,29 @@ def build(
         runtime,
         monopolization.meter if monopolization else None,
     )
+    deduplication = defer = redelivery = None
+    if pipeline and config.consumer.idempotence_cache_size:
+        deduplication = _deduplication(config, storms, kept, recent)
+    if pipeline and kept is not None:
+        gate = Gate(config.defer, runtime, storms)
+        remember = kept.loader.remember if kept.loader else None
+        defer = Defer(config.defer, gate, scheduler, runtime, storms, remember)
+        redelivery = Redelivery(
+            config.defer,
+            Reload(kept.loader, kept.decode, dead_letters, storms),
+            runtime,
+            storms,
+            deduplication.admitted if deduplication else None,
+        )
 
     def retries(most: int | None) -> Retry:
         return Retry(retry.retry_base, retry.max_retry_delay, runtime, storms, most)
 
     layers: list[Layer | None]
-    if config.mode == "pipeline":
-        layers = [retries(None), monopolization, Shutdown(), scheduler, timeout]
+    if pipeline:
+        layers = [
+            deduplication, retries(None), defer, monopolization, Shutdown(), scheduler, timeout
+        ]  # fmt: skip
     elif config.mode == "low-latency":
         assert dead_letters is not None, "low-latency mode has a failure topic"
         layers = [
@@ -76,10 +122,30 @@ def build(
         ]  # fmt: skip
     else:
         layers = [LogAndSkip(), Shutdown(), scheduler, timeout]
+    call = compose([layer for layer in layers if layer], Invoke(methods, torn_down).call)
+    if redelivery is not None:
+        redelivery.call = call
     return Stack(
-        call=compose([layer for layer in layers if layer], Invoke(methods, torn_down).call),
+        call=call if kept is None else Fired(redelivery).wrap(call),
         scheduler=scheduler,
         timeout=timeout,
         takes_undecodable=config.mode == "low-latency",
         takes_excise=methods.on_excise is not None,
+        deduplication=deduplication,
+    )
+
+
+def _deduplication(
+    config: Config, storms: Storms, kept: Kept | None, recent: Recent | None
+) -> Deduplication:
+    group_id = config.core.group_id
+    assert group_id is not None, "checked before a consumer is made"
+    options = config.consumer
+    return Deduplication(
+        options.idempotence_cache_size,
+        options.idempotence_version,
+        group_id,
+        kept.dedup if kept else None,
+        storms,
+        recent,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,15 +78,16 @@ class Storms:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._storms: list[Storm] = []
+        # Weak, because some belong to a partition, and end with it.
+        self._storms: weakref.WeakSet[Storm] = weakref.WeakSet()
 
     def of(self, log: logging.Logger) -> Storm:
         """A storm for one more sort of lines of ``log``."""
         storm = Storm(log, self._runtime)
-        self._storms.append(storm)
+        self._storms.add(storm)
         return storm
 
     def settle(self) -> None:
         """Called from time to time."""
-        for storm in self._storms:
+        for storm in tuple(self._storms):
             storm.settle()

@@ -6,7 +6,7 @@ import struct
 import uuid
 from typing import TYPE_CHECKING
 
-from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 if TYPE_CHECKING:
     from prosody.stores.protocol import Segment
@@ -42,20 +42,26 @@ class MessageIdentities:
     def __init__(self, version: str, group_id: str, topic: str, partition: int) -> None:
         self._prefix = _part(version) + _part(group_id) + _part(topic) + _I32.pack(partition)
 
-    def of(self, key: str, event_id: str) -> uuid.UUID:
-        """The identity of the message with this key and this ``id``."""
+    def of(self, key: str, event_id: str) -> bytes:
+        """The identity of the message with this key and this ``id``: the bytes of a UUID.
+
+        Not the UUID itself: making one takes longer than all the rest.
+        """
         raw_key = key.encode()
         raw_id = event_id.encode()
-        digest = xxh3_128_intdigest(
-            b"%b%b%b\x01%b%b"
-            % (self._prefix, _U32.pack(len(raw_key)), raw_key, _U32.pack(len(raw_id)), raw_id)
+        return _version_8(
+            self._prefix
+            + len(raw_key).to_bytes(4, "little")
+            + raw_key
+            + b"\x01"
+            + len(raw_id).to_bytes(4, "little")
+            + raw_id
         )
-        return _version_8(digest)
 
 
 def message_identity(
     version: str, group_id: str, topic: str, partition: int, key: str, event_id: str
-) -> uuid.UUID:
+) -> bytes:
     """One identity; for many of a partition make :class:`MessageIdentities`."""
     return MessageIdentities(version, group_id, topic, partition).of(key, event_id)
 
@@ -63,9 +69,10 @@ def message_identity(
 def segment_id(segment: Segment) -> uuid.UUID:
     """What stands for a segment in stored data."""
     text = _part(segment.group_id) + _part(segment.topic) + _I32.pack(segment.partition)
-    return _version_8(xxh3_128_intdigest(text))
+    return uuid.UUID(bytes=_version_8(text))
 
 
-def _version_8(digest: int) -> uuid.UUID:
-    number = int.from_bytes(digest.to_bytes(16, "little"), "big")
-    return uuid.UUID(int=(number & _CLEAR) | _SET)
+def _version_8(text: bytes) -> bytes:
+    """The XXH3-128 of ``text`` as the bytes of a UUID of version 8."""
+    number = int.from_bytes(xxh3_128_digest(text), "little")
+    return ((number & _CLEAR) | _SET).to_bytes(16, "big")

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    import uuid
+    import asyncio
     from collections.abc import AsyncIterator, Sequence
 
 Trace: TypeAlias = Mapping[str, str]
@@ -228,13 +228,19 @@ class DeferStore(Protocol):
 
 
 class DedupStore(Protocol):
-    """Which messages are done with, by an identity that is a hash."""
+    """Which messages are done with, by an identity that is a hash: the 16 bytes of a UUID.
 
-    async def seen(self, identity: uuid.UUID) -> bool:
+    Both are asked for every message, so they begin at once and answer with a future, for which no task is
+    needed. Either may raise ``StoreError`` instead. The future is the caller's: nobody else cancels it,
+    and one that the caller cancels, or gives a result of its own, is left alone. A failure that nobody
+    looks at is not logged.
+    """
+
+    def seen(self, identity: bytes) -> asyncio.Future[bool]:
         """Whether ``identity`` was recorded, and has not expired (``idempotence_ttl``)."""
         ...
 
-    async def record(self, identity: uuid.UUID) -> None:
+    def record(self, identity: bytes) -> asyncio.Future[None]:
         """Record it, for ``idempotence_ttl``."""
         ...
 
@@ -250,6 +256,11 @@ class Stores(Protocol):
 
     @property
     def dedup(self) -> DedupStore: ...
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether it keeps the records of deferred messages, so that none is read from the broker again."""
+        ...
 
     @property
     def problem(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,11 +13,30 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import BrokerConsumer
 
 
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.ms": "1",  # only full segments are compacted
+    "min.cleanable.dirty.ratio": "0.01",
+    "max.compaction.lag.ms": "1",
+    "min.compaction.lag.ms": "0",
+}
+"""The configuration of a topic that is compacted at once."""
+
+
 class Levers(Protocol):
     """One for each broker."""
 
     async def truncate(self, topic: str, partition: int, before_offset: int) -> None:
         """Let retention drop the records before an offset."""
+        ...
+
+    async def compact(self, topic: str, partition: int) -> None:
+        """Let compaction drop the records whose key has a later one; the topic was made ``COMPACTED``
+        and its last record has a key of its own."""
+        ...
+
+    async def abort(self, topic: str, count: int) -> None:
+        """Write records of a transaction that is aborted: with its marker, ``count + 1`` offsets."""
         ...
 
     async def add_partitions(self, topic: str, count: int) -> None:
@@ -34,6 +54,14 @@ class MemoryLevers:
 
     async def truncate(self, topic: str, partition: int, before_offset: int) -> None:
         self._cluster.truncate(topic, partition, before_offset)
+
+    async def compact(self, topic: str, partition: int) -> None:
+        self._cluster.compact(topic, partition)
+
+    async def abort(self, topic: str, count: int) -> None:
+        with self._cluster.lock:
+            [log] = self._cluster.logs(topic)
+            log.forget([log.append(0, b"k", b"aborted", ()) for _ in range(count + 1)])
 
     async def add_partitions(self, topic: str, count: int) -> None:
         self._cluster.add_partitions(topic, count)
@@ -64,6 +92,41 @@ class KafkaLevers:
         async with self._admin() as admin:
             records = RecordsToDelete(before_offset=before_offset)
             await admin.delete_records({TopicPartition(topic, partition): records})
+
+    async def compact(self, topic: str, partition: int) -> None:
+        from aiokafka import AIOKafkaConsumer, TopicPartition
+
+        tp = TopicPartition(topic, partition)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
+        await consumer.start()
+        try:
+            consumer.assign([tp])
+            end = (await consumer.end_offsets([tp]))[tp]
+            while True:  # the cleaner has its own pace
+                consumer.seek(tp, 0)
+                offsets = [(await consumer.getone(tp)).offset]
+                while offsets[-1] < end - 1:
+                    offsets.append((await consumer.getone(tp)).offset)
+                if len(offsets) < end:
+                    return
+                await asyncio.sleep(0.5)
+        finally:
+            await consumer.stop()
+
+    async def abort(self, topic: str, count: int) -> None:
+        from aiokafka import AIOKafkaProducer
+
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, transactional_id=f"aborts-{topic}"
+        )
+        await producer.start()
+        try:
+            await producer.begin_transaction()
+            for _ in range(count):
+                await producer.send_and_wait(topic, b"aborted", key=b"k")
+            await producer.abort_transaction()
+        finally:
+            await producer.stop()
 
     async def add_partitions(self, topic: str, count: int) -> None:
         from aiokafka.admin import NewPartitions

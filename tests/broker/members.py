@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import uuid
 from typing import TYPE_CHECKING
 
-from prosody.broker.protocol import ConsumerSettings, ProducerSettings, TopicPartition
+from prosody.broker.protocol import (
+    ConsumerSettings,
+    ProducerSettings,
+    ReaderSettings,
+    TopicPartition,
+)
 from tests.broker.recorder import DEADLINE_S, Ledger, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
-    from prosody.broker.protocol import Broker, BrokerConsumer, BrokerProducer, Record
+    from prosody.broker.protocol import (
+        Broker,
+        BrokerConsumer,
+        BrokerProducer,
+        BrokerReader,
+        Record,
+    )
 
 __all__ = [
     "DEADLINE_S", "Ledger", "Member", "Recorder", "consumer_settings", "consuming", "fill", "fresh",
-    "make_topic", "member", "producing", "read", "tps",
+    "make_topic", "member", "producing", "read", "reading", "tps",
 ]  # fmt: skip
 
 
@@ -54,11 +66,29 @@ async def producing(
         await producer.stop()
 
 
-async def make_topic(broker: Broker, *, partitions: int, name: str | None = None) -> str:
+@contextlib.asynccontextmanager
+async def reading(
+    broker: Broker, client_id: str = "reader", *, seek_timeout_s: float = 30.0, **changes: int
+) -> AsyncIterator[BrokerReader]:
+    settings = ReaderSettings(client_id, seek_timeout_s, changes.pop("discard_threshold", 100))
+    reader = broker.reader(dataclasses.replace(settings, **changes))
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def make_topic(
+    broker: Broker,
+    *,
+    partitions: int,
+    name: str | None = None,
+    config: Mapping[str, str] | None = None,
+) -> str:
     topic = name or fresh("topic")
     admin = broker.admin()
     try:
-        await admin.create_topic(topic, partitions=partitions, replication_factor=1)
+        await admin.create_topic(topic, partitions=partitions, replication_factor=1, config=config)
     finally:
         await admin.stop()
     return topic

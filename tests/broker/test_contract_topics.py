@@ -8,6 +8,7 @@ import pytest
 
 from prosody.broker.protocol import Broker
 from prosody.errors import BrokerError, TopicsNotFoundError
+from tests.broker.levers import Levers
 from tests.broker.members import (
     DEADLINE_S,
     Recorder,
@@ -124,3 +125,23 @@ async def test_a_regular_expression_finds_topics_made_later(broker: Broker) -> N
         await who.listener.until_holds(tps(topic, 0, 1))
         await fill(producer, topic, [b"v"])
         assert [r.value for r in await who.until_read(1)] == [b"v"]
+
+
+async def test_how_many_partitions_a_topic_has(broker: Broker, levers: Levers) -> None:
+    topic = await make_topic(broker, partitions=2)
+    other = await make_topic(broker, partitions=5)
+    async with member(broker, fresh("group"), topic) as who:
+        consumer = who.consumer
+        assert await consumer.partition_count(topic) == 2
+        assert await consumer.partition_count(other) == 5  # not subscribed
+        with pytest.raises(BrokerError, match="does not exist") as caught:
+            await consumer.partition_count(fresh("missing"))
+        assert caught.value.retriable
+        await levers.add_partitions(topic, 3)
+        async with asyncio.timeout(DEADLINE_S):
+            # Until the next update of the metadata; nobody tells of it.
+            while await consumer.partition_count(topic) != 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    stopped = broker.consumer(consumer_settings(fresh("group")))
+    with pytest.raises(BrokerError, match="not started"):
+        await stopped.partition_count(topic)

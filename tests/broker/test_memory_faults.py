@@ -18,6 +18,7 @@ from tests.broker.members import (
     fill,
     member,
     producing,
+    reading,
     tps,
 )
 
@@ -55,7 +56,7 @@ async def test_faults_are_injected_at_each_call(memory: MemoryBroker) -> None:
     [tp] = tps("t", 0)
     admin = memory.admin()
     await admin.create_topic("t", partitions=1)
-    async with producing(memory, client_id="p") as producer:
+    async with producing(memory, client_id="p") as producer, reading(memory, "r") as reader:
         consumer = memory.consumer(consumer_settings("g", "c"))
         listener = Recorder()
         fail = "start"
@@ -70,6 +71,8 @@ async def test_faults_are_injected_at_each_call(memory: MemoryBroker) -> None:
             "commit": lambda: consumer.commit({tp: OffsetAndMetadata(0)}),
             "committed": lambda: consumer.committed([tp]),
             "end_offsets": lambda: consumer.end_offsets([tp]),
+            "partition_count": lambda: consumer.partition_count("t"),
+            "read": lambda: reader.read(tp, 0),
             "topics": admin.topics,
             "create_topic": lambda: admin.create_topic("u"),
             "delete_topic": lambda: admin.delete_topic("t"),
@@ -79,7 +82,7 @@ async def test_faults_are_injected_at_each_call(memory: MemoryBroker) -> None:
             with pytest.raises((BrokerError, SendTimeoutError), match="injected"):
                 await call()
         assert {name for name, _ in calls} == {*seam, "start"}
-        assert {c for _, c in calls} == {"p", "c", "admin"}
+        assert {c for _, c in calls} == {"p", "c", "r", "admin"}
         fail = ""
         assert await consumer.committed([tp]) == {tp: None}
         assert await consumer.end_offsets([tp]) == {tp: 0}
@@ -115,6 +118,64 @@ async def test_a_note_too_long_spoils_the_whole_commit(memory: MemoryBroker) -> 
         assert not caught.value.retriable
         assert await who.consumer.committed([one, two]) == {one: None, two: None}
         await who.consumer.commit({two: OffsetAndMetadata(0, "12345")})
+
+
+# -- readers ----------------------------------------------------------------------------------
+
+
+async def test_reads_get_no_answer_until_they_are_released(memory: MemoryBroker) -> None:
+    memory.cluster.create_topic("t", 1)
+    [tp] = tps("t", 0)
+    async with (
+        producing(memory) as producer,
+        reading(memory, "mute") as mute,
+        reading(memory, "other") as other,
+    ):
+        await fill(producer, "t", [b"0", b"1"])
+        memory.cluster.hold_reads("mute")
+        waiting = [asyncio.create_task(mute.read(tp, offset)) for offset in (0, 1, 2, 0)]
+        await asyncio.sleep(0.01)
+        assert (await other.read(tp, 1)) is not None
+        waiting[3].cancel()
+        await asyncio.wait(waiting[3:])
+        assert not any(task.done() for task in waiting[:3])
+        # From another thread, as any fault.
+        await asyncio.to_thread(memory.cluster.release_reads, "mute")
+        found = await asyncio.gather(*waiting[:3])
+        assert [record and record.value for record in found] == [b"0", b"1", None]
+        assert (await mute.read(tp, 1)) is not None
+
+
+async def test_reads_that_get_no_answer_end_by_their_timeout_or_a_stop(
+    memory: MemoryBroker,
+) -> None:
+    memory.cluster.create_topic("t", 1)
+    [tp] = tps("t", 0)
+    memory.cluster.hold_reads("reader")
+    async with reading(memory, seek_timeout_s=0.02) as reader:
+        with pytest.raises(
+            BrokerError, match=r"t:0 at offset 7: no answer within 0\.02 s"
+        ) as caught:
+            await reader.read(tp, 7)
+        assert caught.value.retriable
+    async with reading(memory) as reader:
+        waiting = asyncio.create_task(reader.read(tp, 0))
+        await asyncio.sleep(0.01)
+        await reader.stop()
+        with pytest.raises(BrokerError, match="stopped"):
+            await waiting
+
+
+async def test_a_reader_works_again_after_an_outage(memory: MemoryBroker) -> None:
+    memory.cluster.create_topic("t", 1)
+    [tp] = tps("t", 0)
+    async with producing(memory) as producer, reading(memory) as reader:
+        await fill(producer, "t", [b"0"])
+        memory.cluster.outage()
+        with pytest.raises(BrokerError, match=UNREACHABLE):
+            await reader.read(tp, 0)
+        memory.cluster.restore()
+        assert (await reader.read(tp, 0)) is not None
 
 
 # -- outages ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ async def test_retention_goes_no_further_than_the_end(memory: MemoryBroker) -> N
         assert await consumer.end_offsets([tp]) == {tp: 10}
         await fill(producer, "t", [b"10"])
         assert [r.offset for r in await read(consumer, [tp], 1)] == [10]
-    for change in (memory.cluster.truncate, memory.cluster.cut_off):
+    for change in (memory.cluster.truncate, memory.cluster.cut_off, memory.cluster.forget):
         with pytest.raises(BrokerError, match="t:1 does not exist"):
             change("t", 1, 0)
 
@@ -109,3 +109,39 @@ async def test_a_topic_deleted_while_it_is_revoked_is_lost_once(memory: MemoryBr
     [revoked] = [p for name, p in one.listener.events if name == "revoked"]
     # Its revoke had returned before anybody could be told of the loss.
     assert [p for name, p in one.listener.events if name == "lost"] == [tps("t", 0, 1) - revoked]
+
+
+async def test_gaps_are_read_over_and_their_offsets_stay(memory: MemoryBroker) -> None:
+    memory.cluster.create_topic("t", 1)
+    [tp] = tps("t", 0)
+    async with producing(memory) as producer, consuming(memory, "t", 0) as consumer:
+        await fill(producer, "t", [b"%d" % n for n in range(10)])
+        memory.cluster.forget("t", 0, 0, 2, 3, 8, 9, 10, -1)
+        found = await consumer.poll([tp], max_records=2, timeout_s=1.0)
+        assert [r.offset for r in found[tp]] == [1, 4]
+        found = await consumer.poll([tp], max_records=100, timeout_s=1.0)
+        assert [r.offset for r in found[tp]] == [5, 6, 7]
+        assert await consumer.poll([tp], max_records=100, timeout_s=0.0) == {}
+        assert await consumer.end_offsets([tp]) == {tp: 10}
+        await fill(producer, "t", [b"10"])
+        assert [r.offset for r in await read(consumer, [tp], 1)] == [10]
+    with memory.cluster.lock:
+        [log] = memory.cluster.logs("t")
+        log.truncate(3)
+        assert [r.offset for r in log.read(0, 2)] == [4, 5]
+        log.cut_off(9)
+        assert (log.end, log.read(8, 5)) == (9, [])
+
+
+async def test_compaction_keeps_the_last_record_of_each_key(memory: MemoryBroker) -> None:
+    memory.cluster.create_topic("t", 1)
+    async with producing(memory) as producer:
+        for key in (b"a", b"b", b"c", b"a", b"c", b"d", b"b"):
+            await producer.send("t", key=key, value=b"")
+    memory.cluster.truncate("t", 0, 1)
+    memory.cluster.compact("t", 0)
+    memory.cluster.compact("t", 0)
+    [log] = memory.cluster.logs("t")
+    assert [(r.offset, r.key) for r in log.read(0, 10)] == [
+        (3, b"a"), (4, b"c"), (5, b"d"), (6, b"b"),
+    ]  # fmt: skip

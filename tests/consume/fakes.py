@@ -12,8 +12,9 @@ from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
 from prosody.config.options_qos import SchedulerOptions
 from prosody.consume.filters import Filters
 from prosody.consume.lanes import Lanes
-from prosody.consume.partition import Partition, Shared
+from prosody.consume.partition import Partition
 from prosody.consume.progress import METADATA_MAX
+from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.errors import BrokerError, CommitMetadataTooLargeError
 from prosody.middleware.scheduler import Scheduler

@@ -33,6 +33,10 @@ class FakePartition:
         self.closed = False
         self.number = 1
         self.gave_back: list[Run] = []
+        self.written_runs: list[Run] = []
+
+    def written(self, run: Run) -> None:
+        self.written_runs.append(run)
 
     def give_back(self, run: Run) -> None:
         self.gave_back.append(run)

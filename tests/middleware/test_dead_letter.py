@@ -165,3 +165,21 @@ async def test_nothing_else_is_written(outcome: Outcome) -> None:
     sender = Sender()
     assert await DeadLetter(writer(sender)).wrap(Inner(outcome))(make_run()) is outcome
     assert sender.calls == 0
+
+
+async def test_of_a_record_that_is_gone_it_tells_the_key_and_where_it_was() -> None:
+    sender = Sender(SendTimeoutError("slow"))
+    run = make_run(key="a key")
+    assert await writer(sender).write_gone(run, 7, 1_500) is True
+    ((topic, key, value, headers),) = sender.sent
+    assert (topic, key, value) == ("failures", b"a key", None)
+    assert headers == [
+        ("source-system", b"here"),
+        ("source-kind", b"message"),
+        ("source-topic", b"orders"),
+        ("source-partition", b"3"),
+        ("source-offset", b"7"),
+        ("source-timestamp", b"1970-01-01T00:00:01.500Z"),
+        ("source-group-id", b"service"),
+        ("source-error", b"record gone"),
+    ]

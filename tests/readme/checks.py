@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from prosody import Context, ContextError, Message, PermanentError
+from prosody import Context, Message, PermanentError
 from prosody.broker.memory import MemoryCluster
 from tests.readme.document import Block
 from tests.readme.support import Watched, execute, sent, subscribed
@@ -81,16 +81,14 @@ async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     assert headers["customer-7"] == {"source-system", "traceparent"}
 
 
-@check("timers-not-yet")
+@check("timers")
 async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
-    # When this fails because timers have come: check that they fire, and mend the README.
     names = await execute(block)
     handler = Watched(names["ReminderHandler"]())
-    async with subscribed(handler, mode="best-effort") as client:
+    async with subscribed(handler) as client:
         await client.send("orders", "customer-7", {})
-        _, error = await handler.next_call()
-    assert isinstance(error, ContextError)
-    assert "timers are not available" in str(error)
+        assert await handler.next_call() == (WithPayload({}), None)
+    assert capsys.readouterr().out == "2 timers are set\n"
 
 
 async def _permanent(block: Block, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ async def main(address: str, keyspace: str) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     await stores.start()
-    identity = uuid.uuid4()
+    identity = uuid.uuid4().bytes
     await stores.dedup.record(identity)
     assert await stores.dedup.seen(identity)
     await stores.stop()

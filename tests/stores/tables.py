@@ -194,9 +194,19 @@ class TableLink:
     async def times_of(self, segment: Any, key: str, kind: int) -> Rows:
         return await self.read("times.get", segment, key, kind)
 
-    async def seen(self, identity: Any) -> bool:
-        await asyncio.sleep(0)
-        return identity in self._tables.dedup
+    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[bool] = loop.create_future()
+
+        def look() -> None:
+            if not found.done():
+                found.set_result(identity in self._tables.dedup)
+
+        loop.call_soon(look)
+        return found
+
+    def record(self, identity: bytes, ttl: int) -> asyncio.Future[None]:
+        return self.write("dedup.record", identity, ttl)
 
 
 class TableStores:

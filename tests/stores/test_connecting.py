@@ -141,9 +141,9 @@ async def test_starting_leaves_nothing_behind(cassandra_contact: str, keyspace: 
     assert threading.active_count() > before
     await stores.stop()
     with pytest.raises(StoreError, match="not started"):
-        await stores.dedup.seen(uuid.uuid4())
+        await stores.dedup.seen(uuid.uuid4().bytes)
     await stores.start()
-    assert not await stores.dedup.seen(uuid.uuid4())
+    assert not await stores.dedup.seen(uuid.uuid4().bytes)
     await stores.stop()
 
 
@@ -227,7 +227,7 @@ async def test_passwords_and_rights(running_cassandra: CassandraServer) -> None:
                 break
             except StoreError:
                 pass  # the server remembers rights for a moment
-    identity = uuid.uuid4()
+    identity = uuid.uuid4().bytes
     await stores.dedup.record(identity)
     assert await stores.dedup.seen(identity)
     await stores.stop()

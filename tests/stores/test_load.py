@@ -47,7 +47,7 @@ async def test_no_call_blocks_the_loop(stores: CassandraStores, segment: Segment
         assert len(await hashes(stores, segment, kind)) == 6000
         await asyncio.gather(
             *(stores.timers.replace(segment, timer(NOW, key)) for key in keys[:500]),
-            *(stores.dedup.seen(uuid.uuid4()) for _ in range(10_000)),
+            *(stores.dedup.seen(uuid.uuid4().bytes) for _ in range(10_000)),
         )
         assert len(await load_all(stores, segment, page=200)) == 500
         await asyncio.gather(
@@ -62,7 +62,7 @@ async def test_the_guard_sees_a_blocking_call(stores: CassandraStores) -> None:
 
 
 async def test_a_thousand_look_ups_of_one_turn(stores: CassandraStores) -> None:
-    ids = [uuid.uuid4() for _ in range(1000)]
+    ids = [uuid.uuid4().bytes for _ in range(1000)]
     before = stores.requests
     await asyncio.gather(*(stores.dedup.record(each) for each in ids))
     assert stores.requests - before == 20

@@ -58,14 +58,14 @@ async def test_making_stores_does_nothing_and_using_them_unstarted_says_so() -> 
     assert stores is not None
     assert stores.problem is None
     with pytest.raises(StoreError, match="not started"):
-        await stores.dedup.seen(uuid.uuid4())
+        await stores.dedup.seen(uuid.uuid4().bytes)
     await stores.stop()
 
 
 def test_records_expire() -> None:
     async def play() -> None:
         stores = fresh()
-        one, two = uuid.uuid4(), uuid.uuid4()
+        one, two = uuid.uuid4().bytes, uuid.uuid4().bytes
         await stores.dedup.record(one)
         await asyncio.sleep(59)
         assert await stores.dedup.seen(one)
@@ -84,7 +84,7 @@ def test_records_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def play() -> None:
         stores = fresh()
-        ids = [uuid.uuid4() for _ in range(5)]
+        ids = [uuid.uuid4().bytes for _ in range(5)]
         for each in ids:
             await stores.dedup.record(each)
         assert [await stores.dedup.seen(each) for each in ids] == [False] * 2 + [True] * 3
@@ -155,8 +155,8 @@ def test_every_call_can_be_made_to_fail() -> None:
             "deferred.positions": lambda: d.positions(SEGMENT, kind, "k"),
             "deferred.drop": lambda: d.drop(SEGMENT, kind, "k"),
             "deferred.hashes": lambda: anext(aiter(d.hashes(SEGMENT, kind))),
-            "dedup.seen": lambda: stores.dedup.seen(uuid.uuid4()),
-            "dedup.record": lambda: stores.dedup.record(uuid.uuid4()),
+            "dedup.seen": lambda: stores.dedup.seen(uuid.uuid4().bytes),
+            "dedup.record": lambda: stores.dedup.record(uuid.uuid4().bytes),
         }
         for name, call in calls.items():
 

@@ -167,7 +167,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
         "test_a_request_that_the_driver_lost_gives_its_place_back",
     ),
     "a step has a deadline": (
-        "            if not op.future.done():\n                op.future.set_exception(self._late())\n",
+        "            if not op.future.done():\n                _fail(op.future, self._late())\n",
         "            pass\n",
         "test_no_step_takes_longer_than_its_deadline",
     ),

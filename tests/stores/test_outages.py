@@ -57,7 +57,7 @@ class Load:
     def __init__(self, stores: CassandraStores, segment: Segment) -> None:
         self._stores = stores
         self._segment = segment
-        self.recorded: list[uuid.UUID] = []
+        self.recorded: list[bytes] = []
         self.added: list[str] = []
         self.failures: list[StoreError] = []
         self.going_on = True
@@ -66,7 +66,7 @@ class Load:
         n = 0
         while self.going_on:
             n += 1
-            identity, key = uuid.uuid4(), f"k{number}-{n}"
+            identity, key = uuid.uuid4().bytes, f"k{number}-{n}"
             try:
                 await self._stores.dedup.record(identity)
                 self.recorded.append(identity)
@@ -102,7 +102,7 @@ async def test_an_outage_under_load(
         requests = stores.requests
         for _ in range(20):
             with pytest.raises(StoreDownError, match="counts as down"):
-                await stores.dedup.seen(uuid.uuid4())
+                await stores.dedup.seen(uuid.uuid4().bytes)
             with pytest.raises(StoreDownError):
                 await stores.timers.add(segment, timer(NOW, uuid.uuid4().hex))
         assert stores.requests == requests
@@ -127,7 +127,7 @@ async def test_a_call_ends_within_its_deadline_and_a_cancelled_one_at_once(
     assert stores._link is not None
     groups = stores._link.groups
     await asyncio.to_thread(running_cassandra.pause)
-    waiting = [asyncio.create_task(stores.dedup.seen(uuid.uuid4())) for _ in range(5)]
+    waiting = [stores.dedup.seen(uuid.uuid4().bytes) for _ in range(5)]
     leaving = asyncio.create_task(stores.timers.add(segment, timer(NOW)))
     await until(lambda: len(groups._flights) > 0)
     leaving.cancel()
@@ -147,7 +147,7 @@ async def test_stopping_while_it_is_away(
     stores: CassandraStores, running_cassandra: CassandraServer
 ) -> None:
     await asyncio.to_thread(running_cassandra.pause)
-    waiting = asyncio.create_task(stores.dedup.seen(uuid.uuid4()))
+    waiting = stores.dedup.seen(uuid.uuid4().bytes)
     await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE_S):
         await stores.stop()

@@ -8,10 +8,11 @@ from prosody.broker.kafka.admin import KafkaAdmin
 from prosody.broker.kafka.consumer import KafkaConsumer
 from prosody.broker.kafka.logs import calm_logs
 from prosody.broker.kafka.producer import KafkaProducer
+from prosody.broker.kafka.reader import KafkaReader
 from prosody.broker.kafka.security import KafkaSecurity
 
 if TYPE_CHECKING:
-    from prosody.broker.protocol import ConsumerSettings, ProducerSettings
+    from prosody.broker.protocol import ConsumerSettings, ProducerSettings, ReaderSettings
     from prosody.runtime import Runtime
 
 
@@ -43,6 +44,9 @@ class KafkaBroker:
         return KafkaProducer(
             self._servers, settings, runtime=self._runtime, security=self._security
         )
+
+    def reader(self, settings: ReaderSettings) -> KafkaReader:
+        return KafkaReader(self._servers, settings, runtime=self._runtime, security=self._security)
 
     def admin(self) -> KafkaAdmin:
         return KafkaAdmin(self._servers, runtime=self._runtime, security=self._security)

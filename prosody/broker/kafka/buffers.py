@@ -51,7 +51,7 @@ class Buffers:
         data = self._bytes.get(partition)
         if data is not None:
             self._bytes[partition] = None  # the buffer reads them from here on
-            buffered._partition_records._records = _LenientRecords(data)
+            buffered._partition_records._records = LenientRecords(data)
         return self._read(partition, buffered, records_max)
 
     def _read(self, partition: Any, buffered: Any, records_max: int) -> Sequence[Record]:
@@ -64,7 +64,7 @@ class Buffers:
         # ``extend`` keeps what came before the exception.
         if error is None or records:
             buffered._update_position()
-        if error is not None and _is_name(error):
+        if error is not None and is_header_name(error):
             # Fetched once more, for its bytes: this buffer does not give them.
             self._bytes[partition] = None
             self._drop(partition)
@@ -88,7 +88,7 @@ class Buffers:
         self._fetcher._notify(self._fetcher._wait_consume_future)
 
 
-def _is_name(error: Exception) -> bool:
+def is_header_name(error: Exception) -> bool:
     """Whether the name of a header is not UTF-8; aiokafka written in Python wraps the error."""
     return isinstance(error, UnicodeDecodeError) or isinstance(error.__cause__, UnicodeDecodeError)
 
@@ -118,7 +118,9 @@ class _FetcherClient:
 # rest; they are slow, and used for nothing but such a fetch.
 
 
-class _LenientRecords(_MemoryRecordsPy):  # type: ignore[misc]  # the base is marked final
+class LenientRecords(_MemoryRecordsPy):  # type: ignore[misc]  # the base is marked final
+    """Fetched bytes; names of headers are read with escapes where they are not UTF-8."""
+
     def next_batch(self) -> Any:
         batch = self._next_slice
         # The first 17 bytes are the same in all versions; older ones than 2 have no headers.

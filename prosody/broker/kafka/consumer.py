@@ -255,6 +255,15 @@ class KafkaConsumer:
         self._started("end_offsets")
         return await self._starts.ends(partitions)
 
+    async def partition_count(self, topic: str) -> int:
+        consumer, _ = self._started("partition_count")
+        with mapped(f"partitions of {topic!r}"):
+            async with asyncio.timeout(CALL_LIMIT_S):
+                count = await internals.partition_count(consumer, topic)
+        if not count:
+            raise BrokerError(f"topic {topic!r} does not exist", retriable=True)
+        return count
+
     def _started(self, doing: str) -> tuple[Any, Assignment]:
         if self._consumer is None or self._assignment is None:
             raise BrokerError(f"{doing}: the consumer is not started", retriable=False)

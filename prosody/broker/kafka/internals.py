@@ -211,6 +211,18 @@ def on_metadata(consumer: Any, listener: Callable[[object], None]) -> None:
     consumer._client.cluster.add_listener(listener)
 
 
+async def partition_count(consumer: Any, topic: str) -> int:
+    """How many partitions a topic has, asked only when it is not known; 0 when there is none.
+
+    The public ``partitions_for_topic`` begins to follow a topic that is unknown, and the broker may
+    make it then.
+    """
+    found = consumer._client.cluster.partitions_for_topic(topic)
+    if found is None:
+        found = (await consumer._client.fetch_all_metadata()).partitions_for_topic(topic)
+    return len(found or ())
+
+
 async def topic_names(consumer: Any) -> frozenset[str]:
     """All topics, internal ones too; the public ``topics`` leaves those out."""
     cluster = await consumer._client.fetch_all_metadata()

@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import errors as lower
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Coroutine
 
 START_GRACE_S = 1.0
 
 
 async def start_client(client: Any, limit_s: float) -> None:
-    """Start a consumer, producer or admin client within ``limit_s``.
+    """Start a consumer, producer or admin client within ``limit_s``; see ``start_within``."""
+    await start_within(client.start(), limit_s)
+
+
+async def start_within(start: Coroutine[Any, Any, None], limit_s: float) -> None:
+    """Run the start of a client of aiokafka within ``limit_s``.
 
     aiokafka forgets its first connection, with a running task, when it is cancelled between opening
     and using it. So a start that is given up is left ``START_GRACE_S`` to come to its end, a few
     milliseconds with a broker that answers; the caller then closes the client as a whole.
     """
-    starting = asyncio.ensure_future(client.start())
+    starting = asyncio.ensure_future(start)
     try:
         async with asyncio.timeout(limit_s):
             await asyncio.shield(starting)
@@ -110,6 +115,11 @@ async def abandon_producer(producer: Any, grace_s: float) -> None:
     await _within(grace_s, producer.client.close())
     # Or not: with another broker that does not answer, the records are about to be sent once more.
     await cancel_all([task, *getattr(producer._sender, "prosody_requests", ())], grace_s)
+
+
+async def close_connections(client: Any, grace_s: float) -> None:
+    """Close an ``AIOKafkaClient`` that no consumer or producer owns. Takes at most ``grace_s``."""
+    await _within(grace_s, client.close())
 
 
 async def cancel_all(tasks: Collection[asyncio.Task[Any] | None], grace_s: float) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from prosody.broker.memory.admin import MemoryAdmin
 from prosody.broker.memory.consumer import MemoryConsumer
 from prosody.broker.memory.producer import MemoryProducer
+from prosody.broker.memory.reader import MemoryReader
 
 if TYPE_CHECKING:
     from prosody.broker.memory.cluster import MemoryCluster
-    from prosody.broker.protocol import ConsumerSettings, ProducerSettings
+    from prosody.broker.protocol import ConsumerSettings, ProducerSettings, ReaderSettings
     from prosody.runtime import Runtime
 
 
@@ -44,6 +45,9 @@ class MemoryBroker:
             runtime=self._runtime,
             auto_create_topics=self._auto_create_topics,
         )
+
+    def reader(self, settings: ReaderSettings) -> MemoryReader:
+        return MemoryReader(self.cluster, settings)
 
     def admin(self) -> MemoryAdmin:
         return MemoryAdmin(self.cluster)

@@ -17,7 +17,7 @@ from prosody.broker.protocol import TopicPartition
 from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from prosody.broker.memory.group import Group, Member
 
@@ -162,6 +162,22 @@ class MemoryCluster(Faults):
         with self.lock:
             self._log(topic, partition).truncate(before_offset)
 
+    def forget(self, topic: str, partition: int, *offsets: int) -> None:
+        """Forget single records of a partition: what compaction leaves, or an aborted transaction.
+
+        :raises BrokerError: there is no such partition.
+        """
+        with self.lock:
+            self._log(topic, partition).forget(offsets)
+
+    def compact(self, topic: str, partition: int) -> None:
+        """Forget the records of a partition whose key has a later one.
+
+        :raises BrokerError: there is no such partition.
+        """
+        with self.lock:
+            self._log(topic, partition).compact()
+
     def cut_off(self, topic: str, partition: int, after_offset: int) -> None:
         """Forget the records of a partition from an offset on, as a broker does that lost its disk.
 
@@ -174,6 +190,28 @@ class MemoryCluster(Faults):
             self._log(topic, partition).cut_off(after_offset)
             for group in self._groups.values():
                 group.tell_all()
+
+    def partition_count(self, topic: str) -> int:
+        """How many partitions a topic has.
+
+        :raises BrokerError: there is no such topic.
+        """
+        if not (logs := self.logs(topic)):
+            raise BrokerError(f"topic {topic!r} does not exist", retriable=True)
+        return len(logs)
+
+    def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset the next record of each partition gets.
+
+        :raises BrokerError: one of them does not exist.
+        """
+        ends: dict[TopicPartition, int] = {}
+        with self.lock:
+            for tp in partitions:
+                if (log := self.log(tp)) is None:
+                    raise BrokerError(f"partition {tp[0]}:{tp[1]} does not exist", retriable=True)
+                ends[TopicPartition(*tp)] = log.end
+        return ends
 
     def _log(self, topic: str, partition: int) -> PartitionLog:
         if (log := self.log(TopicPartition(topic, partition))) is None:

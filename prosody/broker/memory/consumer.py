@@ -221,13 +221,12 @@ class MemoryConsumer:
     ) -> Mapping[TopicPartition, int]:
         self._cluster.enter("end_offsets", self._settings.client_id)
         self._running()
-        ends: dict[TopicPartition, int] = {}
-        with self._cluster.lock:
-            for tp in partitions:
-                if (log := self._cluster.log(tp)) is None:
-                    raise BrokerError(f"partition {tp[0]}:{tp[1]} does not exist", retriable=True)
-                ends[TopicPartition(*tp)] = log.end
-        return ends
+        return self._cluster.ends(partitions)
+
+    async def partition_count(self, topic: str) -> int:
+        self._cluster.enter("partition_count", self._settings.client_id)
+        self._running()
+        return self._cluster.partition_count(topic)
 
     # -- waking -------------------------------------------------------------------------------
 

@@ -5,9 +5,11 @@
 ``outage``, ``restore``                 all calls fail, nobody is told anything
 ``expel``                               the group throws a member out
 ``hold_news``, ``release_news``         a member hears nothing and goes on (a zombie)
+``hold_reads``, ``release_reads``       the reads of a reader get no answer
 ``crash``                               a member vanishes, and its group does not know
 ``unsettle``, ``settle``                a group is between two assignments
 ``truncate``, ``cut_off`` (cluster)     retention; a log that lost its end
+``forget``, ``compact`` (cluster)       gaps: aborted transactions, compaction
 ======================================  =====================================================
 """
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from prosody.broker.memory.group import Member
+    from prosody.broker.memory.log import Watcher
 
 UNREACHABLE = "the broker cannot be reached"
 
@@ -32,10 +35,10 @@ class Faults:
 
     ``on_call`` is for injecting faults: when set, it is called as ``on_call(name, client_id)`` at the
     beginning of each call of the seam (``start``, ``poll``, ``commit``, ``committed``,
-    ``end_offsets``, ``send``, ``create_topic``, ``delete_topic``, ``topics``; ``client_id`` is
-    ``"admin"`` for the last three), outside the lock, and may raise ``BrokerError`` or
-    ``SendTimeoutError``. The call then has no effect. During an outage it is not called. ``stop``
-    never fails.
+    ``end_offsets``, ``partition_count``, ``read``, ``send``, ``create_topic``, ``delete_topic``,
+    ``topics``; ``client_id`` is ``"admin"`` for the last three), outside the lock, and may raise
+    ``BrokerError`` or ``SendTimeoutError``. The call then has no effect. During an outage it is not
+    called. ``stop`` never fails.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,9 @@ class Faults:
         self._groups: dict[str, Group] = {}
         self._silent: dict[str, list[Member]] = {}
         """Whose news is held back, by client id."""
+        self._mute: set[str] = set()
+        """The client ids of readers that get no answers."""
+        self._unanswered: set[Watcher] = set()
 
     def enter(self, name: str, client_id: str) -> None:
         """Called at the beginning of each call of the seam.
@@ -133,6 +139,32 @@ class Faults:
             for member in self._silent.pop(client_id, ()):
                 member.news_held = False
                 member.notify()
+
+    # -- readers ------------------------------------------------------------------------------
+
+    def hold_reads(self, client_id: str) -> None:
+        """Give readers with this client id no answer until ``release_reads``, as a silent broker does.
+
+        Their reads wait, each until its timeout.
+        """
+        with self.lock:
+            self._mute.add(client_id)
+
+    def release_reads(self, client_id: str) -> None:
+        """Answer the reads that wait, and all later ones."""
+        with self.lock:
+            self._mute.discard(client_id)
+            woken, self._unanswered = self._unanswered, set()
+            for watcher in woken:
+                watcher.wake_from_anywhere()
+
+    def unanswered(self, client_id: str, watcher: Watcher) -> bool:
+        """Whether a reader gets no answer; then ``watcher`` is woken when that may have changed."""
+        with self.lock:
+            if client_id in self._mute:
+                self._unanswered.add(watcher)
+                return True
+            return False
 
     def _unknown(self, group_id: str, client_id: str) -> BrokerError:
         return BrokerError(

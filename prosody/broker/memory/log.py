@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _Stored: TypeAlias = "tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]"
 """Timestamp, key, value, headers. A plain tuple, of which a record is made when it is read: the garbage
@@ -52,9 +53,9 @@ class MemoryRecord:
 
 
 class PartitionLog:
-    """Records in offset order, without gaps. The caller holds the cluster's lock."""
+    """Records in offset order; ``forget`` makes gaps. The caller holds the cluster's lock."""
 
-    __slots__ = ("_records", "_watchers", "cuts", "partition", "start", "topic")
+    __slots__ = ("_gaps", "_records", "_watchers", "cuts", "partition", "start", "topic")
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
@@ -63,7 +64,9 @@ class PartitionLog:
         """The offset of the earliest record kept."""
         self.cuts: list[int] = []
         """The ends of this log at which it was cut off, in order."""
-        self._records: list[_Stored] = []
+        self._records: list[_Stored | None] = []
+        """None where a record is gone and its offset is not."""
+        self._gaps = False
         self._watchers: set[Watcher] = set()
 
     @property
@@ -92,13 +95,28 @@ class PartitionLog:
     def read(self, offset: int, max_records: int) -> list[MemoryRecord]:
         """At most ``max_records`` from ``offset`` on, or from the earliest record if that is later."""
         at = max(offset - self.start, 0)
+        stop = at + max_records
+        if self._gaps:
+            there = (n for n in range(at, len(self._records)) if self._records[n] is not None)
+            stop = max(islice(there, max_records), default=at - 1) + 1
         topic, partition = self.topic, self.partition
         return [
-            MemoryRecord(topic, partition, n, timestamp, key, value, headers)
-            for n, (timestamp, key, value, headers) in enumerate(
-                self._records[at : at + max_records], self.start + at
-            )
+            MemoryRecord(topic, partition, n, stored[0], stored[1], stored[2], stored[3])
+            for n, stored in enumerate(self._records[at:stop], self.start + at)
+            if stored is not None
         ]
+
+    def forget(self, offsets: Iterable[int]) -> None:
+        """Forget single records; their offsets are not given again."""
+        for offset in offsets:
+            if self.start <= offset < self.end:
+                self._records[offset - self.start] = None
+                self._gaps = True
+
+    def compact(self) -> None:
+        """Forget each record that a later one with its key replaces."""
+        last = {stored[1]: n for n, stored in enumerate(self._records, self.start) if stored}
+        self.forget(set(range(self.start, self.end)) - set(last.values()))
 
     def truncate(self, before_offset: int) -> None:
         """Forget the records before an offset; offsets of the others stay."""

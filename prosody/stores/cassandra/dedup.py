@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prosody.stores.cassandra.settings import time_to_live
 
 if TYPE_CHECKING:
-    import uuid
+    import asyncio
     from collections.abc import Callable
 
     from prosody.runtime import Runtime
@@ -26,9 +26,8 @@ class CassandraDedupStore:
         self._runtime = runtime
         self._ttl_s = ttl_s
 
-    async def seen(self, identity: uuid.UUID) -> bool:
-        return await self._link().seen(identity)
+    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+        return self._link().seen(identity)
 
-    async def record(self, identity: uuid.UUID) -> None:
-        ttl = time_to_live(self._ttl_s, self._runtime.wall())
-        await self._link().write("dedup.record", identity, ttl)
+    def record(self, identity: bytes) -> asyncio.Future[None]:
+        return self._link().record(identity, time_to_live(self._ttl_s, self._runtime.wall()))

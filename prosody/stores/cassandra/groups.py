@@ -170,7 +170,7 @@ class Groups:
         # Requests under way keep their places until they return.
         for op in self._unfinished:
             if not op.future.done():
-                op.future.set_exception(error())
+                _fail(op.future, error())
         self._unfinished.clear()
         self._queues = {key: queue for key, queue in self._queues.items() if queue.flights}
         for queue in self._queues.values():
@@ -192,7 +192,7 @@ class Groups:
         now = self._loop.time()
         for op in ops:
             if op.deadline <= now:
-                op.future.set_exception(self._late())
+                _fail(op.future, self._late())
         ops = [op for op in ops if op.deadline > now]
         if not ops:
             return
@@ -248,7 +248,7 @@ class Groups:
             queue.again.append(ops)  # all statements can be repeated
         else:
             for op in ops:
-                op.future.set_exception(store_error(queue.kind.doing, error))
+                _fail(op.future, store_error(queue.kind.doing, error))
 
     def _late(self) -> StoreError:
         return StoreError(f"Cassandra: not done within {self._step_timeout_s:g} s", retriable=True)
@@ -262,6 +262,12 @@ class Groups:
         while unfinished and (unfinished[0].future.done() or unfinished[0].deadline <= now):
             op = unfinished.popleft()
             if not op.future.done():
-                op.future.set_exception(self._late())
+                _fail(op.future, self._late())
         if unfinished or self._flights:
             self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+
+
+def _fail(future: asyncio.Future[Any], error: StoreError) -> None:
+    future.set_exception(error)
+    # Looked at here, because whoever has lost interest in it is not to be told of it by the loop.
+    future.exception()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cassandra.query import BatchStatement, BatchType
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 GROUP_KEYS: Final = 50
 """Operations in a group; more gain nothing (measured), and cost more when one has to be repeated."""
+
+
+_COUNT = struct.Struct(">i")
+_UUID_BYTES = _COUNT.pack(16)
+"""What stands before each value of a list."""
 
 
 class Kind(Protocol):
@@ -79,7 +85,7 @@ class Writes:
 
 
 class Lookups:
-    """Whether keys exist, by one ``IN ?``; a value is a key, a result whether there is a row of it."""
+    """Whether keys exist, by one ``IN ?``; a value is the bytes of a key, a result whether it has a row."""
 
     most = GROUP_KEYS
     doing = "reading from Cassandra"
@@ -91,15 +97,16 @@ class Lookups:
         self._prepared = prepared
 
     def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
-        bound = self._prepared.bind(list(values))
+        raw = _COUNT.pack(len(values)) + b"".join([_UUID_BYTES + value for value in values])
         # To where the first one is; the driver would take any node for an IN.
-        bound.routing_key = values[0].bytes
-        return bound, None
+        return self._prepared.bound([raw], values[0]), None
 
     def results(
         self, values: Sequence[Any], rows: Rows | None, paging_state: bytes | None
     ) -> Sequence[Any]:
-        found = {row[0] for row in rows or ()}
+        if not rows:  # as good as always
+            return [False] * len(values)
+        found = {row[0].bytes for row in rows}
         return [value in found for value in values]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prosody.errors import StoreError
@@ -21,6 +22,8 @@ T = TypeVar("T")
 _ROW_BYTES = 48
 _VALUE_BYTES = 4
 """About what a row takes in a batch besides its values, and what each value takes besides itself."""
+_INT = struct.Struct(">i")
+_RECORD_BYTES = _ROW_BYTES + 2 * _VALUE_BYTES + 16 + _INT.size
 
 
 class Link:
@@ -33,6 +36,9 @@ class Link:
         self._writes = Writes()
         self._seen = Lookups(self._prepared["dedup.seen"])
         self._times_of: dict[tuple[uuid.UUID, int], TimesOf] = {}
+        self._recorded = self._prepared["dedup.record"]
+        self._ttl = 0
+        self._ttl_raw = _INT.pack(0)
 
     async def read(self, name: str, *values: Any) -> Rows:
         """All rows of a query."""
@@ -68,9 +74,17 @@ class Link:
             rows = [row[1:] for row in await self.read("times.get", segment, key, kind)]
         return rows
 
-    def seen(self, identity: uuid.UUID) -> asyncio.Future[bool]:
+    def seen(self, identity: bytes) -> asyncio.Future[bool]:
         """Whether there is a deduplication record, grouped with others."""
-        return self.groups.submit(self._seen, identity, identity.bytes, len(identity.bytes))
+        return self.groups.submit(self._seen, identity, identity, len(identity))
+
+    def record(self, identity: bytes, ttl: int) -> asyncio.Future[None]:
+        """Write a deduplication record, grouped with others."""
+        # One for every message: its two values are written here, and the second is nearly always the same.
+        if ttl != self._ttl:
+            self._ttl, self._ttl_raw = ttl, _INT.pack(ttl)
+        bound = self._recorded.bound([identity, self._ttl_raw], identity)
+        return self.groups.submit(self._writes, bound, identity, _RECORD_BYTES)
 
 
 async def all_done(futures: Iterable[asyncio.Future[None]]) -> None:

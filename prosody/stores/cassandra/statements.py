@@ -62,6 +62,10 @@ class Prepared:
             raise store_error(f"Cassandra cannot take a value ({self.name})", error) from error
         return Bound(self._prepared, raw, self._routing_key(raw))
 
+    def bound(self, raw: list[Any], routing_key: bytes) -> Bound:
+        """The statement with values that are written already, as Cassandra reads them."""
+        return Bound(self._prepared, raw, routing_key)
+
     def _routing_key(self, raw: list[Any]) -> bytes | None:
         if len(self._key_at) == 1:
             key: bytes = raw[self._key_at[0]]

@@ -53,6 +53,10 @@ class CassandraStores:
         self.dedup = CassandraDedupStore(self._connected, runtime, ttl_s=settings.dedup_ttl_s)
 
     @property
+    def keeps_records(self) -> bool:
+        return False
+
+    @property
     def problem(self) -> str | None:
         return self._breaker.problem
 

@@ -28,6 +28,10 @@ class MemoryStores:
         self.dedup = MemoryDedupStore(state, runtime, dedup_ttl_s)
 
     @property
+    def keeps_records(self) -> bool:
+        return True
+
+    @property
     def problem(self) -> str | None:
         return self.state.problem
 

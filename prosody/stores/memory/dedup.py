@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from prosody.errors import StoreDownError
 
 if TYPE_CHECKING:
-    import uuid
+    from collections.abc import Coroutine
 
     from prosody.runtime import Runtime
     from prosody.stores.memory.state import MemoryStoreState
 
-MOST_RECORDS = 500_000
+T = TypeVar("T")
+
+MOST_RECORDS: Final = 500_000
 """The oldest is forgotten for one more: deduplication is best effort, memory is not endless."""
 
 
@@ -25,19 +30,72 @@ class MemoryDedupStore:
         self._runtime = runtime
         self._ttl_s = ttl_s
 
-    async def seen(self, identity: uuid.UUID) -> bool:
+    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+        state = self._state
+        if state.on_call is not None:
+            return _future_of(self._seen_with_faults(identity))
+        if state.problem is not None:
+            raise StoreDownError(state.problem)
+        return _done(self._seen(identity))
+
+    def record(self, identity: bytes) -> asyncio.Future[None]:
+        state = self._state
+        if state.on_call is not None or state.on_done is not None:
+            return _future_of(self._record_with_faults(identity))
+        if state.problem is not None:
+            raise StoreDownError(state.problem)
+        self._record(identity)
+        return _done(None)
+
+    async def _seen_with_faults(self, identity: bytes) -> bool:
         await self._state.begin("dedup.seen")
+        return self._seen(identity)
+
+    async def _record_with_faults(self, identity: bytes) -> None:
+        await self._state.begin("dedup.record")
+        self._record(identity)
+        await self._state.end("dedup.record")
+
+    def _seen(self, identity: bytes) -> bool:
         with self._state.lock:
             return self._state.seen.get(identity, 0.0) > self._runtime.wall()
 
-    async def record(self, identity: uuid.UUID) -> None:
-        await self._state.begin("dedup.record")
+    def _record(self, identity: bytes) -> None:
         now = self._runtime.wall()
         with self._state.lock:
             seen = self._state.seen
             seen.pop(identity, None)
             seen[identity] = now + self._ttl_s
             # Whoever was recorded first is looked at first; of equal times-to-live it expires first too.
-            while seen[oldest := next(iter(seen))] <= now or len(seen) > MOST_RECORDS:
-                del seen[oldest]
-        await self._state.end("dedup.record")
+            while len(seen) > MOST_RECORDS or next(iter(seen.values())) <= now:
+                seen.popitem(last=False)
+
+
+def _done(result: T) -> asyncio.Future[T]:
+    """A future that is done already."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
+def _future_of(call: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    """A future that its owner may end at any time, which cancels ``call``."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    task = loop.create_task(call)
+
+    def ended(task: asyncio.Task[T]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if future.done():
+            return  # nobody waits any more
+        if task.cancelled():
+            future.cancel()  # by the end of the loop, which cancels all tasks
+        elif error is not None:
+            future.set_exception(error)
+            future.exception()  # whoever has lost interest is not to be told by the loop
+        else:
+            future.set_result(task.result())
+
+    task.add_done_callback(ended)
+    future.add_done_callback(lambda _: task.cancel())
+    return future

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from prosody.errors import StoreDownError
@@ -10,7 +11,6 @@ from prosody.stores.memory.ordered import Ordered
 from prosody.stores.protocol import DeferredKind
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Awaitable, Callable, Mapping
 
     from prosody.stores.protocol import Deferred, Place, Segment
@@ -66,7 +66,7 @@ class MemoryStoreState:
         self.lock = threading.Lock()
         self.timers: dict[Segment, TimerTable] = {}
         self.queues: dict[tuple[Segment, DeferredKind], dict[str, Queue]] = {}
-        self.seen: dict[uuid.UUID, float] = {}
+        self.seen: OrderedDict[bytes, float] = OrderedDict()
         """When each expires, on the wall clock; the one recorded last is the last."""
         self.on_call: Callable[[str], Awaitable[Any] | None] | None = None
         self.on_done: Callable[[str], Awaitable[Any] | None] | None = None

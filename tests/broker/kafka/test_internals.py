@@ -247,3 +247,21 @@ async def test_news_of_the_topics(consumer: Any) -> None:
     )
     assert news == [cluster]
     assert internals.knows_topic(consumer, "t")
+
+
+async def test_partitions_are_asked_for_only_when_they_are_not_known(consumer: Any) -> None:
+    known = MetadataResponse_v0([(1, "host", 9092)], [(0, "t", [(0, 0, 1, [1], [1])])])
+    consumer._client.cluster.update_metadata(known)
+    asked = 0
+
+    async def fetch_all_metadata() -> Any:
+        nonlocal asked
+        asked += 1
+        return SimpleNamespace(partitions_for_topic={"u": {0, 1, 2}}.get)
+
+    consumer._client.fetch_all_metadata = fetch_all_metadata
+    assert await internals.partition_count(consumer, "t") == 1
+    assert asked == 0
+    assert await internals.partition_count(consumer, "u") == 3
+    assert await internals.partition_count(consumer, "v") == 0
+    assert asked == 2
