@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 SEED = 7
 KEYS = [f"key-{n}" for n in range(300)]
 LIVE = 1000
-LEAD_S = 6
+LEAD_S = 10
 """From the first message to the first timer."""
 SPREAD_S = 6
 LATE_S_MAX = 5.0
@@ -94,7 +94,7 @@ async def test_each_live_timer_fires_once_and_none_early(
 ) -> None:
     await services.create_topic()
     handler = Handler(services, follow)
-    client = services.client()
+    client = services.client(max_concurrency=128)
     await client.subscribe(handler)
     plan = Plan(services.seconds() + LEAD_S)
     await services.put_many([(key.encode(), steps) for key, steps in plan.steps.items()])
