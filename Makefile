@@ -21,8 +21,8 @@ OVER_THE_CORE := tests/client tests/consume tests/demo tests/middleware tests/si
 .PHONY: help demo demo-kafka test test-real test-rest test-pure lint bench bench-compare services services-stop build lock clean distclean
 
 help:
-	@echo "make demo           the main job on the embedded in-memory broker"
-	@echo "make demo-kafka     the same on a real Apache Kafka, started and stopped here"
+	@echo "make demo           the main job on the embedded broker and stores"
+	@echo "make demo-kafka     the same on a real Apache Kafka and Cassandra, started and stopped here"
 	@echo "make test           all tests, both halves of the core, real services included"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          the benchmarks"
@@ -68,17 +68,22 @@ lint: $(VENV)/.dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# The structures of the core one by one, then the whole path on the embedded broker and on a real Kafka.
+# The structures of the core one by one, the whole path on the embedded broker and on a real Kafka, then what is
+# kept in stores, in memory and on a real Cassandra.
 bench: $(VENV)/.dev
 	$(PY) -m pytest -q --benchmark-only $(wildcard benchmarks/bench_*.py)
 	$(PY) -m benchmarks.path $(ARGS)
 	$(PY) -m benchmarks.path.layers
+	$(PY) -m benchmarks.timers
+	$(PY) -m benchmarks.deferral
 	$(PY) -m tools.services run kafka -- sh -c '$(PY) -m benchmarks.path --kafka $$PROSODY_TEST_KAFKA $(ARGS) \
 	  && $(PY) -m benchmarks.path.latency --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.path.memory --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.qos --kafka $$PROSODY_TEST_KAFKA \
 	  && $(PY) -m benchmarks.rebalance --kafka $$PROSODY_TEST_KAFKA'
-	$(PY) -m tools.services run cassandra -- sh -c '$(PY) -m benchmarks.stores --cassandra $$PROSODY_TEST_CASSANDRA'
+	$(PY) -m tools.services run cassandra -- sh -c '$(PY) -m benchmarks.stores --cassandra $$PROSODY_TEST_CASSANDRA \
+	  && $(PY) -m benchmarks.timers --no-memory --cassandra $$PROSODY_TEST_CASSANDRA \
+	  && $(PY) -m benchmarks.deferral --no-memory --cassandra $$PROSODY_TEST_CASSANDRA'
 
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev

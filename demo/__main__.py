@@ -41,6 +41,7 @@ def main(arguments: Sequence[str], make_handler: HandlerFactory = OrderHandler) 
         seed=options.seed,
         rate=options.rate,
         outage_s=options.outage,
+        reminder_s=options.reminder,
         stuck_after_s=options.stuck_after,
     )
     if not options.kafka:
@@ -48,19 +49,18 @@ def main(arguments: Sequence[str], make_handler: HandlerFactory = OrderHandler) 
     # Only here: without --kafka the demo needs neither Java nor the project's tools.
     from dataclasses import replace
 
-    from demo.services import kafka
+    from demo.services import real_services
     from tools.services import ServiceError
 
     try:
-        with kafka(screen.say) as address:
-            return _demo(
-                replace(settings, bootstrap_servers=address), screen, options.json, make_handler
-            )
+        with real_services(screen.say) as at:
+            settings = replace(settings, bootstrap_servers=at.kafka, cassandra=at.cassandra)
+            return _demo(settings, screen, options.json, make_handler)
     except ServiceError as error:
         print(f"demo: {error}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
-        # While Kafka was starting; it was ended on the way here.
+        # While they were starting; they were ended on the way here.
         return _INTERRUPTED
 
 
@@ -84,7 +84,7 @@ def _demo(
     table = rows(facts)
     screen.table(table)
     if json_file is not None:
-        text = json.dumps(as_json(table, settings.broker_name), indent=2)
+        text = json.dumps(as_json(table, settings.broker_name, settings.stores_name), indent=2)
         json_file.write_text(text + "\n", encoding="utf-8")
     failed = failures(table)
     if not failed:
@@ -112,10 +112,15 @@ async def _until_signal(run: Run) -> Facts:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="An order service over prosody, with a hot key and a key whose dependency fails.",
+        description="An order service over prosody, with a hot key, keys whose dependency fails, "
+        "orders that are sent twice, and reminders.",
     )
     add = parser.add_argument
-    add("--kafka", action="store_true", help="on a real Apache Kafka, started here")
+    add(
+        *("--kafka",),
+        action="store_true",
+        help="on a real Apache Kafka and Apache Cassandra, started here",
+    )
     add("--plain", action="store_true", help="plain lines instead of a live display")
     add("--orders", type=int, default=defaults.ORDERS, help="default: %(default)s")
     add("--keys", type=int, default=defaults.KEYS, help="customers; default: %(default)s")
@@ -130,7 +135,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         *("--outage",),
         type=float,
         default=defaults.OUTAGE_S,
-        help="seconds the failing key's service is down; default: %(default)s",
+        help="seconds the failing keys' service is down; default: %(default)s",
+    )
+    add(
+        *("--reminder",),
+        type=float,
+        default=defaults.REMINDER_S,
+        help="seconds after which a reminder comes, at most; default: %(default)s",
     )
     add("--stuck-after", type=float, default=defaults.STUCK_AFTER_S, help=argparse.SUPPRESS)
     add("--json", type=Path, metavar="FILE", help="write the measured table to FILE")
@@ -139,8 +150,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--orders is {options.orders}, below {defaults.ORDERS_MIN}")
     if options.keys < defaults.KEYS_MIN:
         parser.error(f"--keys is {options.keys}, below {defaults.KEYS_MIN}")
-    if options.rate < 0 or options.outage < 0:
-        parser.error("--rate and --outage cannot be negative")
+    if min(options.rate, options.outage, options.reminder) < 0:
+        parser.error("--rate, --outage and --reminder cannot be negative")
     return options
 
 

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from demo.durable import Sight
 from demo.handler import StockService
 from demo.history import History
 from demo.measure import Latency, latency
-from demo.settings import FAILING_KEY, HOT_KEY
+from demo.settings import FAILING_KEYS, HOT_KEY, LOOK_EVERY_S
 from tools.look import Look, LookError, Offsets
-
-_LAG_EVERY_S = 0.5
 
 
 class Snapshot(NamedTuple):
@@ -30,12 +29,15 @@ class Snapshot(NamedTuple):
     """High watermark minus committed offset, of all partitions; None while the broker does not say."""
     hot_waiting: int
     failing_waiting: int
-    failing_retries: int
     stock: str
-    """State of the failing key's dependency: ``not yet``, ``down`` or ``back``."""
+    """State of the failing keys' dependency: ``not yet``, ``down`` or ``back``."""
     others_waiting: int
     others_latency: Latency | None
     """Of the orders handled since the last snapshot."""
+    timers_waiting: int
+    timers_fired: int
+    copies: int
+    """Orders sent a second time."""
 
 
 class View(Protocol):
@@ -60,7 +62,10 @@ class Watcher:
         self._look = look
         self._view = view
         self._total = total
-        self._lag: int | None = None
+        self.lag: int | None = None
+        """High watermark minus committed offset, of all partitions, when the broker was asked last."""
+        self.sights: list[Sight] = []
+        """What was committed, each time the broker was asked."""
         self._began = history.clock()
         self._rates: list[tuple[float, int]] = []
         self.hot_queue_max = 0
@@ -86,12 +91,15 @@ class Watcher:
                 self.saw(await self._look.offsets())
             except LookError:
                 # Only the display misses it; the look that counts comes at the end, and raises.
-                self._lag = None
-            await asyncio.sleep(_LAG_EVERY_S)
+                self.lag = None
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def saw(self, offsets: Mapping[int, Offsets]) -> None:
-        """The broker has said its offsets."""
-        self._lag = sum(o.end - o.committed for o in offsets.values())
+        """The broker has said its offsets just now."""
+        # Noted when the answer is here: what is handled later was not handled when it was committed.
+        committed = {number: o.committed for number, o in offsets.items()}
+        self.sights.append((self._history.clock(), committed))
+        self.lag = sum(o.end - o.committed for o in offsets.values())
 
     def snapshot(self) -> Snapshot:
         """How things stand now."""
@@ -99,7 +107,7 @@ class Watcher:
         now = history.clock()
         fresh, history.fresh_latencies = history.fresh_latencies, []
         waiting = history.waiting
-        hot, failing = waiting[HOT_KEY], waiting[FAILING_KEY]
+        hot, failing = waiting[HOT_KEY], sum(waiting[key] for key in FAILING_KEYS)
         self.hot_queue_max = max(self.hot_queue_max, hot)
         return Snapshot(
             seconds=now - self._began,
@@ -109,13 +117,17 @@ class Watcher:
             per_s=self._rate(now),
             running=history.running,
             failed=history.failed,
-            lag=self._lag,
+            lag=self.lag,
             hot_waiting=hot,
             failing_waiting=failing,
-            failing_retries=history.failed_of[FAILING_KEY],
             stock=self._stock.state,
             others_waiting=sum(waiting.values()) - hot - failing,
-            others_latency=latency([s for key, s in fresh if key not in (HOT_KEY, FAILING_KEY)]),
+            others_latency=latency(
+                [s for key, s in fresh if key != HOT_KEY and key not in FAILING_KEYS]
+            ),
+            timers_waiting=history.timers_waiting,
+            timers_fired=history.fired,
+            copies=history.copies,
         )
 
     def _rate(self, now: float) -> float:

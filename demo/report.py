@@ -1,18 +1,17 @@
-"""The closing table: its rows, what each must be, and how it is shown.
+"""The closing table: its rows, and what each must be.
 
 A new feature of the demo adds a field to ``Facts`` and a row here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from demo.durable import Timers
 from demo.measure import Facts, Latency
-from demo.settings import MAX_CONCURRENCY
-
-WIDTH = 96
+from demo.settings import MAX_CONCURRENCY, TIMER_LATE_MAX_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,31 @@ def rows(facts: Facts) -> list[Row]:
         _none("lost", "lost", facts.lost, "sent, never handled"),
         _none("handled_twice", "handled twice", facts.handled_twice),
         _none("overlapping", "at the same time for one key", facts.overlapping),
+        *_deferred(facts),
+        *_timers(facts.durable.timers, max(TIMER_LATE_MAX_S, facts.slowest_other_s)),
+        _exactly(
+            "duplicates_skipped",
+            "duplicates skipped",
+            facts.durable.copies.skipped,
+            facts.planned_copies,
+            "orders that were sent twice",
+        ),
         _committed(facts),
+        _none(
+            "left_in_stores",
+            "left in the stores",
+            sum(facts.left),
+            f"timers {facts.left.timers:,}, deferred {facts.left.deferred:,}",
+        ),
         _none("errors_logged", "errors logged by prosody", facts.errors_logged),
         _speed(facts),
+        Row(
+            "timers_cancelled",
+            "timers cancelled",
+            facts.durable.timers.cancelled,
+            f"{facts.durable.timers.cancelled:,}",
+            note="or moved",
+        ),
         Row(
             "running_max",
             "handlers running, at most",
@@ -52,7 +73,7 @@ def rows(facts: Facts) -> list[Row]:
         _latency("latency_s", "p50 / p99, all orders", facts.latency),
         _latency("latency_others_s", "p50 / p99, the other keys", facts.latency_others),
         _latency("latency_hot_s", "p50 / p99, the hot key", facts.latency_hot),
-        _latency("latency_failing_s", "p50 / p99, the failing key", facts.latency_failing),
+        _latency("latency_failing_s", "p50 / p99, the failing keys", facts.latency_failing),
     ]
 
 
@@ -65,10 +86,11 @@ def failures(table: Sequence[Row]) -> list[str]:
     ]
 
 
-def as_json(table: Sequence[Row], broker: str) -> dict[str, Any]:
+def as_json(table: Sequence[Row], broker: str, stores: str) -> dict[str, Any]:
     """The table as JSON; times in seconds."""
     return {
         "broker": broker,
+        "stores": stores,
         "passed": not failures(table),
         "failed_checks": [row.name for row in table if row.ok is False],
         **{row.name: row.value for row in table},
@@ -85,7 +107,7 @@ def _sent(facts: Facts) -> Row:
         row.value,
         row.shown,
         row.must_be,
-        bool(row.ok) and stored == facts.sent,
+        bool(row.ok) and stored == facts.sent + facts.durable.copies.sent,
         note,
     )
 
@@ -101,6 +123,55 @@ def _retried(facts: Facts) -> Row:
         attempts >= 1 if facts.expects_retries else None,
         f"attempts, of {orders:,} order{'' if orders == 1 else 's'}",
     )
+
+
+def _deferred(facts: Facts) -> list[Row]:
+    deferred = facts.durable.deferred
+    return [
+        Row(
+            "deferred",
+            "deferred",
+            deferred.orders,
+            f"{deferred.orders:,}",
+            "at least 1" if facts.expects_deferred else "",
+            deferred.orders >= 1 if facts.expects_deferred else None,
+            f"of {deferred.keys} keys, as commits show",
+        ),
+        _exactly(
+            "deferred_finished",
+            "deferred, then handled in order",
+            deferred.finished,
+            deferred.orders,
+            f"in {duration(deferred.longest_s)}" if deferred.orders else "",
+        ),
+    ]
+
+
+def _timers(timers: Timers, late_max_s: float) -> list[Row]:
+    late = timers.late_max_s
+    return [
+        Row(
+            "timers_set",
+            "timers set",
+            timers.set,
+            f"{timers.set:,}",
+            "at least 1",
+            timers.set >= 1,
+            "reminders",
+        ),
+        _exactly("timers_fired", "timers fired", timers.fired, timers.expected, "once each"),
+        _none("timers_wrong", "fired wrongly", timers.wrong, "again, cancelled, never set"),
+        _none("timers_early", "fired early", timers.early, "before their second"),
+        Row(
+            "timers_late_max_s",
+            "fired late, at most",
+            round(late, 3),
+            duration(late),
+            duration(late_max_s),
+            late <= late_max_s,
+            "after their second",
+        ),
+    ]
 
 
 def _committed(facts: Facts) -> Row:
@@ -145,62 +216,9 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
-def _exactly(name: str, label: str, value: int, wanted: int) -> Row:
-    return Row(name, label, value, f"{value:,}", f"{wanted:,}", value == wanted)
+def _exactly(name: str, label: str, value: int, wanted: int, note: str = "") -> Row:
+    return Row(name, label, value, f"{value:,}", f"{wanted:,}", value == wanted, note)
 
 
 def _none(name: str, label: str, value: int, note: str = "") -> Row:
     return Row(name, label, value, f"{value:,}", "0", value == 0, note)
-
-
-def plain_lines(table: Sequence[Row]) -> list[str]:
-    """The table as text, at most ``WIDTH`` wide."""
-    head = ("measured", "", "must be", "")
-    cells = [(r.label, r.shown, r.must_be, _mark(r.ok), r.note) for r in table]
-    widths = [max(len(row[n]) for row in (*cells, head)) for n in range(4)]
-    lines = [_line((*head, ""), widths), "-" * WIDTH]
-    checks = sum(row.ok is not None for row in table)
-    for number, row in enumerate(cells):
-        if number == checks:
-            lines.append("-" * WIDTH)
-        lines.append(_line(row, widths))
-    return lines
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    label, shown, must_be, mark, note = cells
-    text = (
-        f"{label:<{widths[0]}}  {shown:>{widths[1]}}  {must_be:>{widths[2]}}  {mark:<{widths[3]}}"
-    )
-    return f"{text}  {note}".rstrip()
-
-
-def _mark(ok: bool | None) -> str:
-    return {None: "", True: "ok", False: "FAILED"}[ok]
-
-
-def rich_table(table: Sequence[Row]) -> Any:
-    """The table for rich."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.width = WIDTH
-    shown.add_column("measured", no_wrap=True)
-    shown.add_column("", justify="right", no_wrap=True, style="bold")
-    shown.add_column("must be", justify="right", no_wrap=True)
-    shown.add_column("", no_wrap=True)
-    shown.add_column("", style="dim", overflow="fold", ratio=1)
-    checks = sum(row.ok is not None for row in table)
-    style: Callable[[bool | None], str] = {None: "", True: "green", False: "bold red"}.__getitem__
-    for number, row in enumerate(table, start=1):
-        shown.add_row(
-            row.label,
-            Text(row.shown, style(row.ok)),
-            row.must_be,
-            Text(_mark(row.ok), style(row.ok)),
-            row.note,
-            end_section=number == checks,
-        )
-    return shown

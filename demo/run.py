@@ -15,18 +15,21 @@ from demo.measure import Facts, measure
 from demo.orders import Order, make_orders
 from demo.progress import View, Watcher
 from demo.settings import (
-    FAILING_KEY,
+    COMMIT_INTERVAL_S,
+    DEFER_BASE_S,
+    DEFER_MAX_DELAY_S,
+    FAILING_KEYS,
     HOT_KEY,
     MAX_CONCURRENCY,
-    MAX_RETRY_DELAY_S,
     MAX_UNCOMMITTED,
+    OUTAGE_SEEN_S,
     PARTITIONS,
-    RETRY_BASE_S,
     Settings,
 )
 from prosody import AdminClient, ProsodyClient, ProsodyError
 from prosody.broker.memory import MemoryCluster
 from tools.look import KafkaLook, Look, LookError, MemoryLook, Offsets
+from tools.look_stores import CassandraStoresLook, Left, MemoryStoresLook, StoresLook
 
 _JOIN_LIMIT_S = 60.0
 _SEND_LIMIT_S = 30.0
@@ -55,28 +58,34 @@ class Run:
         """
         self.settings = settings
         self.orders = make_orders(settings)
-        self.count = Counter(order.key for order in self.orders)
+        self.count = Counter(order.key for order in self.orders if not order.copy)
+        self._planned = self.count.total()
+        self._failing = [self.count[key] for key in sorted(FAILING_KEYS)]
         self.history = History()
         self.stock = StockService(
-            FAILING_KEY,
-            max(1, self.count[FAILING_KEY] // 4),
-            settings.outage_s,
-            self.history.clock,
+            max(1, self._failing[0] // 4), settings.outage_s, self.history.clock
         )
         self.offsets: dict[int, Offsets] = {}
         """What the broker had after the client was shut down."""
+        self._left = Left(0, 0)
         self.left_behind = ""
         self._handler = make_handler(self.history, self.stock)
         self._logs = logs
         # Fresh names: on a Kafka that runs already nothing of an earlier run may be in the way.
         self._topic = self._group = f"prosody-demo-{uuid.uuid4().hex[:8]}"
         self._connection: dict[str, object] = {"mock": True}
-        self.look: Look = MemoryLook(MemoryCluster.shared(), self._topic, self._group)
-        servers = settings.bootstrap_servers
-        if servers is not None:
+        cluster = MemoryCluster.shared()
+        self.look: Look = MemoryLook(cluster, self._topic, self._group)
+        self._stores: StoresLook = MemoryStoresLook(cluster, self._group)
+        self._store_options: dict[str, object] = {}
+        servers, cassandra = settings.bootstrap_servers, settings.cassandra
+        if servers is not None and cassandra is not None:
             self._connection = {"bootstrap_servers": servers, "mock": False}
             self.look = KafkaLook(servers, self._topic, self._group)
-        self.watcher = Watcher(self.history, self.stock, self.look, view, len(self.orders))
+            keyspace = self._topic.replace("-", "_")
+            self._stores = CassandraStoresLook(cassandra, keyspace)
+            self._store_options = {"cassandra_nodes": cassandra, "cassandra_keyspace": keyspace}
+        self.watcher = Watcher(self.history, self.stock, self.look, view, self._planned)
 
     async def carry_out(self) -> Facts:
         """Do it all. Whatever happens, cancellation included, the client is shut down in order.
@@ -93,7 +102,7 @@ class Run:
         await admin.create_topic(self._topic, partition_count=PARTITIONS)
         async with contextlib.AsyncExitStack() as stack:
             # Undone from the last to the first: shut down, look what is committed, tidy up.
-            stack.push_async_callback(self._delete_topic, admin)
+            stack.push_async_callback(self._tidy_up, admin)
             stack.push_async_callback(self.look.stop)
             await self.look.start()
             stack.push_async_callback(self._last_look)
@@ -103,7 +112,7 @@ class Run:
             watching = asyncio.create_task(self.watcher.watch())
             try:
                 await self._send_all(client)
-                await self._wait_handled()
+                await self._wait_done()
                 await client.unsubscribe()
                 self.watcher.saw(await self.look.offsets())
             finally:
@@ -114,17 +123,20 @@ class Run:
 
     async def _last_look(self) -> None:
         self.offsets = await self.look.offsets()
+        self._left = await self._stores.left()
 
-    async def _delete_topic(self, admin: AdminClient) -> None:
+    async def _tidy_up(self, admin: AdminClient) -> None:
         try:
             await admin.delete_topic(self._topic)
-        except ProsodyError as error:
+            await self._stores.drop()
+        except (ProsodyError, LookError) as error:
             # What was measured stays true; the person is told what was left behind.
-            self.left_behind = f"The topic {self._topic} could not be deleted: {error}"
+            self.left_behind = f"What was made for this run could not be removed: {error}"
 
     def _client(self) -> ProsodyClient:
         return ProsodyClient(
             **self._connection,
+            **self._store_options,
             group_id=self._group,
             # Messages of a client's own source system are skipped, so the shop is another one.
             source_system="demo-shop",
@@ -132,8 +144,11 @@ class Run:
             mode="pipeline",
             max_concurrency=MAX_CONCURRENCY,
             max_uncommitted=MAX_UNCOMMITTED,
-            retry_base=RETRY_BASE_S,
-            max_retry_delay=MAX_RETRY_DELAY_S,
+            defer_base=DEFER_BASE_S,
+            defer_max_delay=DEFER_MAX_DELAY_S,
+            commit_interval=COMMIT_INTERVAL_S,
+            # The copies are sent on purpose: it is the consumer that is to skip them.
+            send_cache_enabled=False,
             send_timeout=_SEND_LIMIT_S,
             probe_port=None,
             telemetry_enabled=False,
@@ -170,25 +185,35 @@ class Run:
                 await asyncio.sleep(_TICK_S)
 
     async def _send(self, client: ProsodyClient, order: Order) -> None:
+        if order.copy:
+            self.history.send_copy(order.key, order.seq)
+            await client.send(self._topic, order.key, order.payload)
+            self.history.copy_was_sent(order.key, order.seq)
+            return
         self.history.send(order.key, order.seq)
         await client.send(self._topic, order.key, order.payload)
         self.history.was_sent(order.key, order.seq)
 
-    async def _wait_handled(self) -> None:
-        """Wait until every order is handled, or nothing happens any more."""
+    async def _wait_done(self) -> None:
+        """Wait until all is handled, fired and committed, or nothing happens any more."""
+        history = self.history
         patience_s = self.settings.stuck_after_s + self.settings.outage_s
-        while self.history.handled < len(self.orders):
-            if self.history.clock() - self.history.last_handled_at > patience_s:
+        while history.handled < self._planned or history.timers_waiting or self.watcher.lag:
+            if history.clock() - history.progress_at > patience_s:
                 return
             await asyncio.sleep(_TICK_S)
 
     def _facts(self) -> Facts:
         return measure(
             self.history.events,
+            self.watcher.sights,
+            self._left,
             self.offsets,
-            planned=len(self.orders),
-            expects_retries=self.count[FAILING_KEY] > 0,
+            planned=self._planned,
+            planned_copies=len(self.orders) - self._planned,
+            expects_retries=any(self._failing),
+            expects_deferred=any(self._failing) and self.settings.outage_s >= OUTAGE_SEEN_S,
             hot_key=HOT_KEY,
-            failing_key=FAILING_KEY,
+            failing_keys=FAILING_KEYS,
             errors_logged=self._logs.errors,
         )

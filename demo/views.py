@@ -9,15 +9,16 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from demo.progress import Snapshot
-from demo.report import WIDTH, Row, plain_lines, rich_table
-from demo.settings import FAILING_KEY, HOT_KEY, MAX_CONCURRENCY
+from demo.report import Row
+from demo.settings import FAILING_KEYS, HOT_KEY, MAX_CONCURRENCY
+from demo.tables import WIDTH, plain_lines, rich_table
 
 _STOCK = {
-    "not yet": ("its service works", ""),
-    "down": ("its service is DOWN, retrying", "bold red"),
-    "back": ("its service is back", "green"),
+    "not yet": ("their service works", ""),
+    "down": ("their service is DOWN: deferred", "bold red"),
+    "back": ("their service is back", "green"),
 }
-"""What to say of the failing key, and the style."""
+"""What to say of the failing keys, and the style."""
 
 _BAR = 34
 
@@ -73,14 +74,16 @@ class PlainScreen:
         if not self._began:
             self._began = True
             print(
-                f"{'':56}orders that wait:\n{'time':>7}{'sent':>9}{'handled':>9}{'per s':>8}"
-                f"{'running':>9}{'failed':>8}{'lag':>8}{'hot key':>9}{'failing key':>14}{'others':>8}"
+                f"{'':46}orders that wait:{'':19}reminders:\n{'time':>7}{'sent':>8}{'handled':>8}"
+                f"{'per s':>7}{'failed':>7}{'lag':>7}{'hot key':>9}{'failing keys':>14}{'others':>7}"
+                f"{'set':>10}{'fired':>7}"
             )
         lag = "?" if s.lag is None else f"{s.lag:,}"
         failing = f"{s.failing_waiting:,}" + (" (down)" if s.stock == "down" else "")
         print(
-            f"{s.seconds:5.1f} s{s.sent:>9,}{s.handled:>9,}{s.per_s:>8,.0f}{s.running:>9}{s.failed:>8}"
-            f"{lag:>8}{s.hot_waiting:>9,}{failing:>14}{s.others_waiting:>8,}",
+            f"{s.seconds:5.1f} s{s.sent:>8,}{s.handled:>8,}{s.per_s:>7,.0f}{s.failed:>7}{lag:>7}"
+            f"{s.hot_waiting:>9,}{failing:>14}{s.others_waiting:>7,}{s.timers_waiting:>10,}"
+            f"{s.timers_fired:>7,}",
             flush=True,
         )
 
@@ -139,17 +142,22 @@ class RichScreen:
         grid.add_row("handled", done, f"{s.handled:,}", f"{s.per_s:,.0f} a second")
         busy = ProgressBar(MAX_CONCURRENCY, s.running, _BAR)
         grid.add_row("running", busy, f"{s.running}", f"of {MAX_CONCURRENCY} handlers")
-        grid.add_row("retried", "attempts that failed", f"{s.failed:,}")
+        grid.add_row("failed", "attempts that come again", f"{s.failed:,}")
         lag = "?" if s.lag is None else f"{s.lag:,}"
         grid.add_row("lag", "in the topic, not yet committed", lag)
         grid.add_row()
         grid.add_row(HOT_KEY, "the hot key", Text(f"{s.hot_waiting:,}", "yellow"), "waiting")
         stock = Text(*_STOCK[s.stock])
-        grid.add_row(FAILING_KEY, stock, Text(f"{s.failing_waiting:,}", "yellow"), "waiting")
+        failing = Text(f"{s.failing_waiting:,}", "yellow")
+        grid.add_row(f"{len(FAILING_KEYS)} failing keys", stock, failing, "waiting")
         if s.others_latency is not None:
             self._others = f"done in {s.others_latency.p50 * 1000:.0f} ms"
         waiting = Text(f"{s.others_waiting:,}", "green")
         grid.add_row("other customers", Text(self._others, "green"), waiting, "waiting")
+        grid.add_row()
+        reminders = f"{s.timers_waiting:,} set, for their second"
+        grid.add_row("reminders", reminders, f"{s.timers_fired:,}", "fired")
+        grid.add_row("duplicates", "orders sent once more", f"{s.copies:,}", "to be skipped")
         return Panel(grid, title=f"{s.seconds:.1f} s", title_align="left", width=WIDTH)
 
     def __enter__(self) -> Self:

@@ -222,12 +222,14 @@ cdef class TimeWindow(_Clock):
         state.running = False
         self._running -= 1
         if not state.total:
+            gone = gone or []
             self._forget(state, gone)
             return
         self._ends += 1
         state.number = self._ends
         self._leave_recent(state)
         if len(self._keys) - self._running > self._cache_size:
+            gone = gone or []
             self._evict(gone)
 
     def used(self, key, now):
@@ -363,8 +365,8 @@ cdef class TimeWindow(_Clock):
         _require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
 
     cdef list _move(self, double now):
-        """Let it be ``now``; returns the keys forgotten by that."""
-        cdef list gone = []
+        """Let it be ``now``; returns the keys forgotten by that, or None."""
+        cdef list gone = None  # most calls move within a bucket, and make no list
         cdef int64_t bucket = 0
         cdef int64_t tick = 0
         cdef int64_t left, place
@@ -375,6 +377,7 @@ cdef class TimeWindow(_Clock):
         self._locate(now, &bucket, &tick)
         self._tick = tick
         if bucket != self._bucket:
+            gone = []
             # Each bucket that the window leaves behind is emptied, in the keys that used it. Their
             # next one stands behind it, so that it comes up in this very loop if it must.
             for left in range(self._bucket + 1, min(bucket, self._bucket + RING) + 1):

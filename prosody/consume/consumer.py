@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
-from prosody.broker.protocol import ConsumerSettings, ReaderSettings
+from prosody.broker.protocol import ConsumerSettings
 from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
-from prosody.consume.decode import decode
-from prosody.consume.durable import Durables
 from prosody.consume.filters import Filters
+from prosody.consume.keeping import Keeping
 from prosody.consume.lanes import Lanes
 from prosody.consume.poller import Poller
 from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
-from prosody.deferral.loader import Loader
 from prosody.middleware.dead_letter import DeadLetterWriter
-from prosody.middleware.stacks import Kept, build
+from prosody.middleware.stacks import build
 from prosody.observe.storm import Storms
-from prosody.observe.tracing import current_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +62,6 @@ class Consumer:
         options = config.consumer
         self._config = config
         self._runtime = runtime
-        self._stores = stores
         self._broker_consumer = broker.consumer(
             ConsumerSettings(
                 group_id=group_id,
@@ -99,17 +94,14 @@ class Consumer:
                 runtime,
                 storms,
             )
-        durables, kept = None, None
-        self._loader: Loader | None = None
-        if stores is not None:
-            durables = self._durables(stores, storms)
-            if config.mode == "pipeline" and not stores.keeps_records:
-                self._loader = self._make_loader(broker, client_id)
-            kept = Kept(
-                stores.dedup,
-                self._loader,
-                partial(decode, runtime=runtime, excise=methods.on_excise is not None),
+        self._keeping = (
+            None
+            if stores is None
+            else Keeping(
+                config, stores, broker, self._broker_consumer, methods, client_id, runtime, storms
             )
+        )
+        kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
             config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent
         )
@@ -138,7 +130,7 @@ class Consumer:
             max_uncommitted=options.max_uncommitted,
             want_records=self._poller.want_records,
             failed=self._assignment.restart,
-            durables=durables,
+            durables=None if self._keeping is None else self._keeping.durables,
             admitted=None if deduplication is None else deduplication.admitted,
             undecodable=storms.of(logging.getLogger("prosody.partition")),
             skipped=storms.of(logging.getLogger("prosody.partition")),
@@ -146,27 +138,6 @@ class Consumer:
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
-
-    def _durables(self, stores: Stores, storms: Storms) -> Durables:
-        config = self._config
-        assert config.core.group_id is not None, "checked before a consumer is made"
-        return Durables(
-            stores,
-            config.core.group_id,
-            config.defer if config.mode == "pipeline" else None,
-            config.consumer.max_uncommitted,
-            self._broker_consumer.partition_count,
-            current_trace,
-            self._runtime,
-            storms,
-        )
-
-    def _make_loader(self, broker: Broker, client_id: str) -> Loader:
-        options = self._config.defer
-        settings = ReaderSettings(
-            client_id, options.defer_seek_timeout, options.defer_discard_threshold
-        )
-        return Loader(broker.reader(settings), options.defer_cache_size)
 
     @property
     def recent(self) -> Recent | None:
@@ -199,11 +170,30 @@ class Consumer:
             return f"connection to Kafka lost: {problem}"
         return None if len(self._assignment) else "no partitions assigned"
 
+    def store_problems(self) -> list[str]:
+        """What does not work at present of timers, deferral and deduplication, a text each.
+
+        Messages that need none of them are handled all the same, so this makes nobody unready.
+        """
+        keeping = self._keeping
+        problem = None if keeping is None else keeping.stores.problem
+        of_partitions = (
+            f"{partition.name}: {partition.durable.problem}"
+            for partition in self._assignment.partitions()
+            if partition.durable is not None and partition.durable.problem is not None
+        )
+        return [*([] if problem is None else [problem]), *of_partitions]
+
     async def start(self) -> None:
         """Join the group and begin to consume. When it raises, nothing is left running."""
         try:
-            if self._stores is not None:
-                await self._stores.start()
+            if self._keeping is not None:
+                await self._keeping.stores.start()
+            elif self._config.mode == "pipeline":
+                _log.info(
+                    "no cassandra_nodes: nothing is deferred, failing messages are tried again in "
+                    "place; there are no timers, and ids of messages are remembered in memory only"
+                )
             await self._broker_consumer.start(
                 list(self._config.core.subscribed_topics), self._assignment
             )
@@ -250,12 +240,8 @@ class Consumer:
         try:
             await self._broker_consumer.stop()
         finally:
-            try:
-                if self._loader is not None:
-                    await self._loader.stop()
-            finally:
-                if self._stores is not None:
-                    await self._stores.stop()
+            if self._keeping is not None:
+                await self._keeping.stop()
 
     @property
     def stopped(self) -> bool:

@@ -11,6 +11,9 @@ from prosody.deferral.deferrals import Deferrals
 from prosody.deferral.timer_calls import TimerCalls
 from prosody.errors import BrokerError, StoreError
 from prosody.middleware.retry import backoff_s
+from prosody.model.message import Timer
+from prosody.model.run import Run
+from prosody.model.times import utc_from_seconds
 from prosody.stores.protocol import Segment, TimerKind
 from prosody.timers.partition_timers import PartitionTimers
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores, Trace
+    from prosody.timers.due import DueTimer
 
 _log = logging.getLogger("prosody.durable")
 
@@ -73,7 +77,7 @@ class Durable:
             segment,
             durables.stores.timers,
             durables.runtime,
-            partition.fire,
+            self._fire,
             limit=durables.timers_max,
             kinds=kinds,
             storms=durables.storms,
@@ -87,6 +91,7 @@ class Durable:
                 durables.deferring.defer_store_cache_size,
                 durables.runtime,
                 durables.storms,
+                lambda: partition.progress.offset,
             )
         self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
@@ -126,6 +131,21 @@ class Durable:
         except TimeoutError:
             # The store has a deadline of its own; another owner may read before it.
             _log.warning("%s is given up while store operations go on", self._partition.name)
+
+    def _fire(self, timer: DueTimer) -> None:
+        """Queue a timer that is due behind what its key has to do."""
+        partition = self._partition
+        if not partition.running:
+            return  # it stays stored, for the next owner
+        event = None
+        if timer.kind is TimerKind.APPLICATION:
+            event = Timer(timer.key, utc_from_seconds(timer.time))
+        try:
+            run = Run(partition, None, timer.key, event, timer=timer)
+            partition.push(run, self._durables.runtime.monotonic())
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours: the partition starts again, and loads the timer anew.
+            partition.fault(error)
 
     async def _open(self) -> None:
         try:

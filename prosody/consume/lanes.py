@@ -55,19 +55,19 @@ class Lanes:
         self._context = context
         self._idle_max = idle_max
         self._torn_down = torn_down
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Measured] = {}
         self._idle: list[asyncio.Future[None]] = []
-        self._waking = False
-        """A lane has been woken and has not run yet."""
         self._closed = False
         self._turn_ends = 0.0
+        self._timeout = stack.timeout
         stack.scheduler.wake = self.wake
+        stack.timeout.lanes = self._tasks.values
 
     def wake(self) -> None:
         """Have one more lane look whether something waits and a permit is free."""
-        if self._waking:
+        if self._scheduler.woken:
             return
-        self._waking = True
+        self._scheduler.woken = True
         while self._idle:
             idle = self._idle.pop()
             if not idle.done():
@@ -89,16 +89,16 @@ class Lanes:
         task = self._loop.create_task(
             lane.drive(self._lane(lane, run)), name="prosody-lane", context=self._context.copy()
         )
-        self._tasks.add(task)
+        self._tasks[task] = lane
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task).run = None  # perhaps noted by the timeout's sweep
         if task.cancelled():
             # A handler can keep its task and cancel it later, when the lane idles or gives way. The
             # wake-up that the lane may have been given goes to another one.
             if not self._torn_down():
-                self._waking = False
+                self._scheduler.woken = False
                 self._retire()
         elif isinstance(error := task.exception(), Exception):
             # A fault of ours outside any run: there is no partition to start again.
@@ -108,17 +108,18 @@ class Lanes:
         scheduler = self._scheduler
         take = scheduler.take
         call = self._stack.call
+        context = self._context
         task = asyncio.current_task()
         assert task is not None
-        self._waking = False
+        self._begin()
+        run = take() if handed is None else handed
         while True:
-            run = take() if handed is None else handed
-            handed = None
             if run is None:
                 lane.run = None  # what an idle lane holds on to stays in memory
                 if self._closed or len(self._idle) >= self._idle_max:
                     return
                 await self._wait_for_work()
+                run = take()
                 continue
             partition = run.partition
             fresh = run.task is None
@@ -142,12 +143,18 @@ class Lanes:
                 if not isinstance(error, Exception):
                     raise  # meant for the process
                 return
-            if task.cancelling() or self._differs():
+            if task.cancelling() or _differs(context):
                 self._retire()
                 return
             if scheduler.latest >= self._turn_ends and self._turn_is_over(lane):
                 await give_way()
                 self._turn_ends = lane.began + _TURN_S
+            run = take()
+
+    def _begin(self) -> None:
+        """This lane takes runs from now on."""
+        self._scheduler.woken = False
+        self._timeout.watch()
 
     def _turn_is_over(self, lane: Measured) -> bool:
         """Whether lanes have gone on for so long that the loop must have a turn."""
@@ -174,16 +181,17 @@ class Lanes:
             if idle in self._idle:
                 self._idle.remove(idle)
             raise
-        self._waking = False
-
-    def _differs(self) -> bool:
-        """Whether the last run left something in the lane's context variables."""
-        try:
-            return contextvars.copy_context() != self._context
-        except Exception:  # noqa: BLE001
-            return True  # a value that cannot be compared: better a new lane than a leak
+        self._begin()
 
     def _retire(self) -> None:
         """This lane ends, because a run left traces in it; another goes on."""
         if self._scheduler.has_more:
             self.wake()
+
+
+def _differs(context: contextvars.Context) -> bool:
+    """Whether the last run left something in the lane's context variables, which were ``context``."""
+    try:
+        return contextvars.copy_context() != context
+    except Exception:  # noqa: BLE001
+        return True  # a value that cannot be compared: better a new lane than a leak

@@ -10,11 +10,7 @@ from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
 from prosody.consume.unwritten import Unwritten
-from prosody.model.message import Timer
-from prosody.model.outcome import ABANDONED, Kind, Outcome
-from prosody.model.run import Run
-from prosody.model.times import utc_from_seconds
-from prosody.stores.protocol import TimerKind
+from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
 if TYPE_CHECKING:
     import contextvars
@@ -22,7 +18,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import Record, Start, TopicPartition
     from prosody.consume.shared import Shared
-    from prosody.timers.due import DueTimer
+    from prosody.model.run import Run
 
 _log = logging.getLogger("prosody.partition")
 
@@ -108,21 +104,6 @@ class Partition:
             self._open = True
             self.admit()
 
-    def fire(self, timer: DueTimer) -> None:
-        """Queue a timer that is due behind what its key has to do. Does not raise."""
-        if not self.running:
-            return  # it stays stored, for the next owner
-        event = None
-        if timer.kind is TimerKind.APPLICATION:
-            event = Timer(timer.key, utc_from_seconds(timer.time))
-        try:
-            self.push(
-                Run(self, None, timer.key, event, timer=timer), self._shared.runtime.monotonic()
-            )
-        except Exception as error:  # noqa: BLE001
-            # A fault of ours: the partition starts again, and loads the timer anew.
-            self.fault(error)
-
     # Called by the admission
 
     def push(self, run: Run, now: float) -> None:
@@ -161,7 +142,7 @@ class Partition:
             self._scheduler.give_back(run)
         run.finish()
         self.runs.discard(run)
-        if run.timer is None and outcome.kind is not Kind.ABANDONED:
+        if run.timer is None and (outcome is SUCCESS or outcome.kind is not Kind.ABANDONED):
             assert run.record is not None, "a run has a record or a timer"
             if run.unwritten:
                 self._unwritten.runs.add(run)

@@ -1,10 +1,11 @@
 """The shape of a layer, and how layers become a stack.
 
-A stack is a list of layers, outermost first. Each layer is given the next one and returns a coroutine
-function of the same shape: it takes a :class:`~prosody.model.run.Run` and answers an
-:class:`~prosody.model.outcome.Outcome`. A layer does not raise for what a handler did; an exception out
-of a stack is a fault of the library's own. ``asyncio.CancelledError`` out of a stack means that the
-lane's task itself was cancelled from outside.
+A stack is a list of layers, outermost first. Each layer is given the next one and returns a function of
+the same shape: it takes a :class:`~prosody.model.run.Run` and answers, once awaited, an
+:class:`~prosody.model.outcome.Outcome`. One that only looks before the call hands on what the next one
+returned, which spares a coroutine for each message. A layer does not raise for what a handler did; an
+exception out of a stack is a fault of the library's own. ``asyncio.CancelledError`` out of a stack means
+that the lane's task itself was cancelled from outside.
 """
 
 from __future__ import annotations

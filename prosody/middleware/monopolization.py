@@ -10,6 +10,8 @@ from prosody.errors import MonopolizationError
 from prosody.model.outcome import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from prosody.config.options_qos import MonopolizationOptions
     from prosody.middleware.base import Call
     from prosody.model.outcome import Outcome
@@ -49,16 +51,17 @@ class Monopolization:
         monotonic = self._monotonic
         limit_s = self._limit_s
 
-        async def unless_greedy(run: Run) -> Outcome:
+        # No coroutine of its own: it looks before the call and has no interest in how that ends.
+        def unless_greedy(run: Run) -> Awaitable[Outcome]:
             now = monotonic()
             used_s = used(run.place, now)
             if used_s > limit_s:
                 return self._refuse(run, used_s, now)
-            return await inner(run)
+            return inner(run)
 
         return unless_greedy
 
-    def _refuse(self, run: Run, used_s: float, now: float) -> Refusal:
+    async def _refuse(self, run: Run, used_s: float, now: float) -> Refusal:
         self.refusals += 1
         room_at = self.meter.room_at(run.place, self._limit_s, now)
         until = max(room_at, now + _LEAST_S)

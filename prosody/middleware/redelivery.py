@@ -139,6 +139,8 @@ class Redelivery:
         self, run: Run, kind: DeferredKind, done: Deferred, deferrals: Deferrals
     ) -> DeferredQueue | None:
         """Take the head out, which has ended; what is left."""
+        if kind is DeferredKind.MESSAGE:
+            deferrals.handle(done.position)
         left = await self._persist(run, partial(deferrals.done, kind, run.key, done.position))
         if kind is DeferredKind.MESSAGE:
             self._reload.forget(run, done.position)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from prosody.model.outcome import ABANDONED, Kind, Outcome, Refusal
+from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome, Refusal
 from prosody.model.run import WorkClass
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Retry:
 
         async def retried(run: Run) -> Outcome:
             outcome = await inner(run)
+            if outcome is SUCCESS:
+                return outcome  # nearly all; asking an enum costs more than the rest of this layer
             failures = 0
             while outcome.kind is Kind.TRANSIENT:
                 if isinstance(outcome, Refusal):

@@ -60,12 +60,16 @@ class Scheduler:
             cache_size=options.scheduler_cache_size,
             half_life=HALF_LIFE_S,
         )
+        self._push = self._heap.push
+        self._pop = self._heap.pop
         self._monotonic = runtime.monotonic
         self._meter = meter
         self._looking = False
         """A look is due at the next turn of the loop."""
         self.wake: Callable[[], None] = _nobody
         """Has one more lane call ``take``; set by the lanes."""
+        self.woken = False
+        """A lane has been woken and has not run yet; kept by the lanes, and asked here to spare calls."""
         self.latest = 0.0
         """The time that was read last."""
 
@@ -98,8 +102,8 @@ class Scheduler:
 
     def enqueue(self, run: Run, now: float) -> None:
         """Let a run wait that no lane has yet."""
-        self._heap.push(run.place, run, run.work_class, now)
-        if self._free:
+        self._push(run.place, run, run.work_class, now)
+        if self._free and not self.woken:
             self.wake()
 
     def take(self) -> Run | None:
@@ -108,17 +112,16 @@ class Scheduler:
         Permits are granted on the way to runs that wait in a lane of their own, and another lane is woken
         if there is more.
         """
-        heap = self._heap
         while self._free:
             self.latest = now = self._monotonic()
-            run: Run | None = heap.pop(now)
+            run: Run | None = self._pop(now)
             if run is None:
                 return None
             self._free -= 1
             run.permit = True
             run.began = now
             if run.task is None:
-                if self._free and heap.waiting:
+                if self._free and not self.woken and self._heap.waiting:
                     self.wake()
                 return run
             waiting = run.interruptible
@@ -132,24 +135,40 @@ class Scheduler:
         if run.permit:
             run.permit = False
             self._heap.give_back(run.place, self._monotonic())
-            self._release()
+            self._free += 1
+            if not self._looking and self._heap.waiting:
+                self._look_soon()
         else:
             self._heap.withdraw(run.place)
 
     # The layer
 
     def wrap(self, inner: Call) -> Call:
+        heap = self._heap
+        charge = heap.complete
         meter = self._meter
+        meter_begin, meter_end = (meter.begin, meter.end) if meter is not None else (None, None)
 
         async def with_permit(run: Run) -> Outcome:
             if not run.permit and not await self._wait(run):
                 return ABANDONED
+            place = run.place
             try:
-                if meter is not None:
-                    meter.begin(run.place, run.began)
+                if meter_begin is not None:
+                    meter_begin(place, run.began)
                 return await inner(run)
             finally:
-                self._end(run)
+                # The run is charged and its permit passed on; spelt out, because calls for each run
+                # would cost as much as what they do.
+                self.latest = now = self._monotonic()
+                run.permit = False
+                used_s = now - run.began
+                charge(place, used_s if used_s > 0.0 else 0.0, now)  # noqa: FURB136 (max is a call)
+                if meter_end is not None:
+                    meter_end(place, now)
+                self._free += 1
+                if not self._looking and heap.waiting:
+                    self._look_soon()
 
         return with_permit
 
@@ -181,22 +200,14 @@ class Scheduler:
         run.began = self._monotonic()
         return True
 
-    def _end(self, run: Run) -> None:
-        """Charge the run, and pass its permit on."""
-        self.latest = now = self._monotonic()
-        run.permit = False
-        self._heap.complete(run.place, max(0.0, now - run.began), now)
-        if self._meter is not None:
-            self._meter.end(run.place, now)
-        self._release()
+    def _look_soon(self) -> None:
+        """A permit came back while others wait.
 
-    def _release(self) -> None:
-        self._free += 1
-        # The lane that ends a run takes the next one itself, at once, unless it goes on to wait for
-        # something else: then another one has to, and this look wakes it.
-        if self._heap.waiting and not self._looking:
-            self._looking = True
-            asyncio.get_running_loop().call_soon(self._look)
+        The lane that ends a run takes the next one itself, at once, unless it goes on to wait for
+        something else: then another one has to, and this look wakes it.
+        """
+        self._looking = True
+        asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
         self._looking = False

@@ -57,7 +57,8 @@ class Context:
     def _end(self) -> None:
         """The event has ended: ``on_cancel`` resolves, timer calls are refused."""
         self._over = True
-        self._signal()
+        if self._waiters is not None:
+            self._signal()
 
     def _signal(self) -> None:
         """Wake whoever waits in ``on_cancel``."""

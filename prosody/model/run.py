@@ -184,7 +184,7 @@ class Run:
             self._end_context()
 
     def _end_context(self) -> None:
-        # Let go of as well: run and context in a circle would wait for the garbage collector.
+        # Let go of in any case: run and context in a circle would wait for the garbage collector.
         context, self.context = self.context, None
         if context is not None:
             context._end()

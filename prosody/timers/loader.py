@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from prosody.errors import StoreError
-from prosody.timers.backoff import FIRST_S, LONGEST_S, backoff_s
+from prosody.timers.backoff import FIRST_S, backoff_s
 from prosody.timers.memory import PAGE, PASSED_AFTER
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ _log = logging.getLogger("prosody.timers")
 
 LONGEST_WAIT_S: Final = 60.0
 """The wall clock is read again after so long: it may have been set."""
+LOGGED_AGAIN_S: Final = 60.0
+"""While loading does not work, that is logged again after so long."""
 PASSED_AFTER_S: Final = 60.0
 """Fewer removals than ``PASSED_AFTER`` are told to the store after so long."""
 PASSED_LAG_S: Final = 5
@@ -48,6 +50,7 @@ class Loader:
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
         self._failing_since = 0.0
+        self._logged_at = 0.0
         self._told = 0
         """What the store was told last: nothing lies before that second."""
         self._told_at = runtime.monotonic()
@@ -82,13 +85,12 @@ class Loader:
                 await self._turn()
             except Exception as error:  # noqa: BLE001
                 # A fault of ours. If this task ended, no timer would be loaded any more.
-                self._failed(error)
                 _log.critical(
                     "internal fault while timers were loaded, %s; please report this",
                     self._where,
                     exc_info=error,
                 )
-                await self._runtime.sleep(min(FIRST_S * 2.0 ** min(self._failures, 16), LONGEST_S))
+                await self._runtime.sleep(FIRST_S + self._failed(error))
 
     async def _turn(self) -> None:
         """Load a page, or wait until there is something to load."""
@@ -105,11 +107,7 @@ class Loader:
             self._memory.take_page(load, await self._load(load))
         except StoreError as error:
             # The timers in memory go on firing; these come when the store is back.
-            delay_s = self._failed(error)
-            more = self._storm.allows(logging.WARNING)
-            if more is not None:
-                _log.warning("%s, trying again in %.3g s%s", self.problem, delay_s, more)
-            await self._runtime.sleep(delay_s)
+            await self._runtime.sleep(self._failed(error))
             return
         self._works()
 
@@ -122,22 +120,27 @@ class Loader:
 
     def _failed(self, error: Exception) -> float:
         """Note that loading does not work; returns the wait in seconds until it is tried again."""
+        now = self._runtime.monotonic()
         if self.problem is None:
-            self._failing_since = self._runtime.monotonic()
-        self._failures += 1
+            self._failing_since = now
         self.problem = f"timers cannot be loaded, {self._where}: {error}"
+        self._failures += 1
+        if self._failures == 1 or now - self._logged_at >= LOGGED_AGAIN_S:
+            self._logged_at = now
+            self._tell("%s; trying again until they can", self.problem)
         return backoff_s(self._failures, error, self._runtime.random())
 
     def _works(self) -> None:
         if self.problem is not None:
             failing_s = self._runtime.monotonic() - self._failing_since
-            more = self._storm.allows(logging.WARNING)
-            if more is not None:
-                _log.warning(
-                    "timers are loaded again, after %.1f s, %s%s", failing_s, self._where, more
-                )
+            self._tell("timers are loaded again, %s, after %.1f s", self._where, failing_s)
         self._failures = 0
         self.problem = None
+
+    def _tell(self, text: str, *values: object) -> None:
+        """One of the lines that all partitions write at about the same time."""
+        if (more := self._storm.allows(logging.WARNING)) is not None:
+            _log.warning(f"{text}%s", *values, more)
 
     async def _wait(self, delay_s: float) -> None:
         try:

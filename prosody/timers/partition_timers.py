@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 from prosody.stores.protocol import TimerKind
 from prosody.timers.firing import Firing
@@ -15,7 +16,7 @@ from prosody.timers.operations import Operations
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from prosody.observe.storm import Storms
+    from prosody.observe.storm import Storm, Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Segment, TimerStore, Trace
     from prosody.timers.due import DueTimer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("prosody.timers")
 
 T = TypeVar("T")
+
+_STORMS: WeakKeyDictionary[Storms, Storm] = WeakKeyDictionary()
+"""One for all partitions of a subscription: they come and go, and have the same to say in an outage."""
 
 
 class PartitionTimers:
@@ -56,7 +60,8 @@ class PartitionTimers:
         :param kinds: those that fire. Others are left alone in the store.
         """
         where = f"topic {segment.topic!r} partition {segment.partition}"
-        storm = storms.of(_log)
+        if (storm := _STORMS.get(storms)) is None:
+            storm = _STORMS[storms] = storms.of(_log)
         self._segment = segment
         self._store = store
         self._where = where

@@ -125,7 +125,8 @@ class Bad:
 
 
 MODES: dict[str, dict[str, Any]] = {
-    "pipeline": {"retry_base": 0.001},
+    # In place: a deferred message would let its partition come to its end before it is handled.
+    "pipeline": {"retry_base": 0.001, "defer_enabled": False},
     "best-effort": {},
 }
 

@@ -130,7 +130,9 @@ def test_hours_of_failures_end_within_the_longest_wait() -> None:
 
         recorder = Recorder(down_for_hours)
         await place.put_many([(b"failing", 0), (b"healthy", 1), (b"failing", 2), (b"healthy", 3)])
-        await place.client(mode="pipeline", max_retry_delay=300.0).subscribe(recorder)
+        await place.client(mode="pipeline", max_retry_delay=300.0, defer_enabled=False).subscribe(
+            recorder
+        )
         await asyncio.sleep(1.0)
         assert recorder.by_key() == {"healthy": [1, 3]}
         await asyncio.sleep(hours_s - 2.0)

@@ -257,7 +257,11 @@ async def test_a_shutdown_does_not_wait_for_a_backoff(place: Place) -> None:
     await place.put({"i": 0}, key=b"bad")
     recorder = Recorder(FailsFirst(ValueError("down"), times=1000))
     client = place.client(
-        mode="pipeline", retry_base=3600.0, max_retry_delay=7200.0, shutdown_timeout=3600.0
+        mode="pipeline",
+        defer_enabled=False,
+        retry_base=3600.0,
+        max_retry_delay=7200.0,
+        shutdown_timeout=3600.0,
     )
     await client.subscribe(recorder)
     await recorder_attempts(recorder, 1)

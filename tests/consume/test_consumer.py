@@ -274,6 +274,7 @@ async def test_not_ready_says_why() -> None:
     new = Consumer(
         client._config,
         client._broker,
+        None,
         client._producer,
         HandlerMethods(scene),
         client._runtime,

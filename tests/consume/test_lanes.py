@@ -108,7 +108,7 @@ async def test_idle_lanes_are_limited_and_end_when_they_are_closed() -> None:
     assert len(lanes_of(partition)._tasks) == idle
     await partition.drain(1.0, 2.0)
     await settle()
-    assert lanes_of(partition)._tasks == set()
+    assert not lanes_of(partition)._tasks
     assert other_tasks() == set()
 
 
@@ -317,10 +317,48 @@ async def test_a_fault_outside_any_run_is_told(caplog: pytest.LogCaptureFixture)
     def broken(_: float) -> None:
         raise ZeroDivisionError("a bug")
 
-    heap = around.scheduler._heap
-    around.scheduler._heap = type("Heap", (), {"pop": staticmethod(broken), "waiting": 1})()
+    around.scheduler._pop = broken
     around.lanes.wake()
     await settle()
     assert "internal fault in a lane" in caplog.text
-    around.scheduler._heap = heap
+    await partition.drain(1.0, 2.0)
+
+
+@pytest.mark.parametrize("idle_s", [0.3, 0.7, 1.0, 5.0], ids=str)
+async def test_lanes_that_take_runs_are_watched_however_long_they_idled(idle_s: float) -> None:
+    around = Around(Stage())
+    loop = asyncio.get_running_loop()
+    ended: list[float] = []
+
+    class Hanging:
+        async def on_message(self, *_: object) -> None:
+            began = loop.time()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(loop.time() - began)
+
+    invoke = Invoke(HandlerMethods(Hanging()), lambda: False)
+    call = compose([around.scheduler, around.shared.stack.timeout], invoke.call)
+    object.__setattr__(around.shared.stack, "call", call)
+    partition = around.partition()
+    for offset in range(4):
+        partition.receive([record(offset, b"k")])
+        await asyncio.sleep(1.0 + idle_s)
+        assert ended == pytest.approx([1.0] * (offset + 1))
+    await partition.drain(1.0, 2.0)
+    await asyncio.sleep(2.0)
+    timeout = around.shared.stack.timeout
+    assert (timeout._timer, len(timeout._handling), len(timeout._cancelled)) == (None, 0, 0)
+
+
+async def test_an_ended_lane_holds_on_to_no_run() -> None:
+    """The sweep of the deadlines may have noted the lane."""
+    partition = Around(answers, idle_max=0).partition()
+    partition.receive(records(0))
+    (lane,) = lanes_of(partition)._tasks.values()
+    await settle()
+    assert partition.tracker.committable == 1
+    assert not lanes_of(partition)._tasks
+    assert lane.run is None
     await partition.drain(1.0, 2.0)

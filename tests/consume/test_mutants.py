@@ -37,8 +37,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a permit is not given back when the handler ends": (
         "middleware.scheduler",
-        "            finally:\n                self._end(run)",
-        "            finally:\n                run.permit = False",
+        "                self._free += 1\n                if not self._looking and heap.waiting:",
+        "                if not self._looking and heap.waiting:",
     ),
     "an interrupted wait stays in the heap": (
         "middleware.scheduler",
@@ -47,8 +47,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a run that was not charged": (
         "middleware.scheduler",
-        "        self._heap.complete(run.place, max(0.0, now - run.began), now)\n",
-        "",
+        "                charge(place, used_s if used_s > 0.0 else 0.0, now)",
+        "                pass",
     ),
     "no permit is asked for": (
         "middleware.scheduler",
@@ -67,13 +67,13 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a permit that comes back while others wait wakes nobody": (
         "middleware.scheduler",
-        "        if self._heap.waiting and not self._looking:",
-        "        if False:",
+        "                if not self._looking and heap.waiting:",
+        "                if False:",
     ),
     "the meter is not told of an end": (
         "middleware.scheduler",
-        "            self._meter.end(run.place, now)",
-        "            pass",
+        "                    meter_end(place, now)",
+        "                    pass",
     ),
     "a key that is refused waits for ever": (
         "middleware.retry",
@@ -87,7 +87,7 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "an abandoned run completes its offset": (
         "consume.partition",
-        "if outcome.kind is not Kind.ABANDONED:",
+        "if outcome is SUCCESS or outcome.kind is not Kind.ABANDONED:",
         "if True:",
     ),
     "a transient failure ends the record": (
@@ -123,12 +123,14 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "nobody is woken after an admission": (
         "middleware.scheduler",
-        "run.work_class, now)\n        if self._free:\n            self.wake()\n\n    def take",
+        "run.work_class, now)\n        if self._free and not self.woken:\n            self.wake()\n\n"
+        "    def take",
         "run.work_class, now)\n\n    def take",
     ),
     "a lane does not wake the next one": (
         "middleware.scheduler",
-        "                if self._free and heap.waiting:\n                    self.wake()\n",
+        "                if self._free and not self.woken and self._heap.waiting:\n"
+        "                    self.wake()\n",
         "",
     ),
     "room is not used when nothing waits": (
@@ -213,7 +215,11 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "        self._cancel_runs()\n        self._close()",
         "        self._close()",
     ),
-    "a deadline is not watched": ("middleware.timeout", "running[run] = None", "pass"),
+    "a deadline is not watched": (
+        "middleware.timeout",
+        "        self._watches = True\n",
+        "        pass\n",
+    ),
     "idle lanes do not end": (
         "consume.lanes",
         "        self._closed = True\n        idle",

@@ -334,4 +334,4 @@ async def close(partition: Partition, stage: Stage) -> None:
     await drained
     await settle()
     assert (partition.runs, partition.queue.queued, partition.queue.in_flight) == (set(), 0, 0)
-    assert lanes_of(partition)._tasks == set()
+    assert not lanes_of(partition)._tasks

@@ -195,7 +195,9 @@ class World:
         )
         mark.set("subscribed")
         name = f"member-{len(self.everyone)}"
-        consumer = Consumer(config, self.broker, producer, HandlerMethods(self), self.runtime, name)
+        consumer = Consumer(
+            config, self.broker, None, producer, HandlerMethods(self), self.runtime, name
+        )
         member = Member(name, consumer)
         assignment = consumer._assignment
         start: Callable[[TopicPartition, Start], Partition] = assignment._start
@@ -581,7 +583,8 @@ class World:
                 self.faults.append("lanes are left")
             if scheduler._meter is not None:
                 self._check_meter(scheduler._meter)
-            if member.consumer._stack.timeout._running or member.consumer._stack.timeout._timer:
+            timeout = member.consumer._stack.timeout
+            if timeout._handling or timeout._cancelled or timeout._timer:
                 self.faults.append("a deadline is still watched")
             for partition in member.partitions:
                 queue = partition.queue

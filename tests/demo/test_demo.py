@@ -17,16 +17,20 @@ import pytest
 from demo.__main__ import main
 from demo.handler import OrderHandler
 from demo.orders import make_orders
-from demo.settings import FAILING_KEY, HOT_KEY, Settings
+from demo.settings import FAILING_KEYS, HOT_KEY, Settings
 from demo.views import PlainScreen, RichScreen, make_screen
-from prosody import BrokerError, Context, Message, PermanentError
+from prosody import BrokerError, Context, Message, PermanentError, Timer
 from prosody.broker.memory import MemoryCluster
 from prosody.broker.memory import producer as memory_producer
 from prosody.broker.memory.producer import MemoryProducer
+from prosody.runtime import SystemRuntime
 from tools.services import Server
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--plain", "--orders", "1000", "--rate", "0", "--outage", "0.2", "--stuck-after", "2"]
+SMALL = ["--plain", "--orders", "1000", "--rate", "0", "--outage", "0.2", "--stuck-after", "4"]
+SMALL += ["--reminder", "1"]
+SEEN = ["--rate", "500", "--outage", "2"]
+"""An outage long enough that the report insists on orders seen deferred."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,12 @@ def test_a_person_runs_it(tmp_path: Path) -> None:
     assert [table[name] for name in ("out_of_order", "lost", "handled_twice", "overlapping")] == [
         0
     ] * 4
-    assert sum(end for _, end in table["committed"].values()) == 2000
+    assert table["timers_set"] - table["timers_cancelled"] == table["timers_fired"] > 0
+    assert table["timers_cancelled"] > 0
+    assert table["deferred"] == table["deferred_finished"] > 0
+    assert table["duplicates_skipped"] > 0
+    stored = 2000 + table["duplicates_skipped"]
+    assert sum(end for _, end in table["committed"].values()) == stored
     assert all(committed == end for committed, end in table["committed"].values())
     assert table["messages_per_s"] > 0
     assert 0.002 <= table["latency_s"]["p50"] <= table["latency_s"]["p99"]
@@ -77,16 +86,23 @@ def test_small_run_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_small_run_passes_on_a_real_kafka(
-    tmp_path: Path, kafka_server: Server, monkeypatch: pytest.MonkeyPatch
+def test_small_run_passes_on_the_real_services(
+    tmp_path: Path,
+    kafka_server: Server,
+    cassandra_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(kafka_server.variable, kafka_server.address)
+    monkeypatch.setenv(cassandra_server.variable, cassandra_server.address)
     # A broker that begins answers late: nothing but the end of the test may count as stuck.
-    code, table = run(tmp_path, "--kafka", "--stuck-after", "60")
+    code, table = run(tmp_path, *SEEN, "--kafka", "--stuck-after", "60")
     assert code == 0
     assert table["failed_checks"] == []
     assert kafka_server.address in table["broker"]
-    assert sum(end for _, end in table["committed"].values()) == 1000
+    assert cassandra_server.address in table["stores"]
+    assert table["deferred"] > 0
+    stored = 1000 + table["duplicates_skipped"]
+    assert sum(end for _, end in table["committed"].values()) == stored
 
 
 class Dropping(OrderHandler):
@@ -132,7 +148,57 @@ def test_record_written_twice_fails_it(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(MemoryProducer, "send", send)
     code, table = run(tmp_path)
     assert code == 1
-    assert table["failed_checks"] == ["sent", "handled_twice"]
+    # It has the same id, so it is skipped; the topic shows it.
+    assert table["failed_checks"] == ["sent"]
+
+
+def test_copies_that_are_handled_fail_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROSODY_IDEMPOTENCE_CACHE_SIZE", "0")
+    code, table = run(tmp_path)
+    assert code == 1
+    assert table["failed_checks"] == ["handled_twice", "duplicates_skipped"]
+
+
+def test_small_run_sees_orders_deferred(tmp_path: Path) -> None:
+    code, table = run(tmp_path, *SEEN)
+    assert code == 0
+    assert table["deferred"] == table["deferred_finished"] > 0
+
+
+def test_order_that_is_retried_in_place_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROSODY_DEFER_ENABLED", "false")
+    code, table = run(tmp_path, *SEEN)
+    assert code == 1
+    assert table["failed_checks"] == ["deferred"]
+
+
+class Forgetting(OrderHandler):
+    """Loses one reminder."""
+
+    lost = False
+
+    async def on_timer(self, context: Context, timer: Timer) -> None:
+        if self.lost:
+            await super().on_timer(context, timer)
+        self.lost = True
+
+
+def test_timer_that_does_not_fire_fails_it(tmp_path: Path) -> None:
+    code, table = run(tmp_path, make_handler=Forgetting)
+    assert code == 1
+    assert table["failed_checks"] == ["timers_fired"]
+    assert table["timers_fired"] == table["timers_set"] - table["timers_cancelled"] - 1
+
+
+def test_timers_that_fire_early_fail_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = SystemRuntime.wall
+    # The library believes that it is later than it is.
+    monkeypatch.setattr(SystemRuntime, "wall", staticmethod(lambda: wall() + 0.3))
+    code, table = run(tmp_path)
+    assert code == 1
+    assert table["failed_checks"] == ["timers_early"]
 
 
 def test_commits_refused_fail_it(tmp_path: Path) -> None:
@@ -198,16 +264,28 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_orders_repeat_with_the_seed_and_number_each_key() -> None:
-    orders = make_orders(Settings(orders=3000))
-    assert orders == make_orders(Settings(orders=3000))
-    assert orders != make_orders(Settings(orders=3000, seed=2))
+    everything = make_orders(Settings(orders=3000))
+    assert everything == make_orders(Settings(orders=3000))
+    assert everything != make_orders(Settings(orders=3000, seed=2))
+    orders = [order for order in everything if not order.copy]
     seen = Counter[str]()
     for order in orders:
         seen[order.key] += 1
         assert order.seq == seen[order.key]
-    assert len({order.payload["id"] for order in orders}) == 3000
+    assert len(orders) == len({order.payload["id"] for order in orders}) == 3000
     assert seen.most_common(1)[0][0] == HOT_KEY
-    assert seen[FAILING_KEY] > 0
+    assert all(seen[key] > 0 for key in FAILING_KEYS)
+
+
+def test_a_copy_is_word_for_word_and_comes_later() -> None:
+    sent: dict[str, dict[str, Any]] = {}
+    copies = 0
+    for order in make_orders(Settings(orders=3000)):
+        if order.copy:
+            copies += 1
+            assert sent[order.payload["id"]] == order.payload
+        sent[order.payload["id"]] = order.payload
+    assert copies > 30
 
 
 def test_live_display_draws_what_it_is_given(
@@ -222,7 +300,10 @@ def test_live_display_draws_what_it_is_given(
         assert main([option for option in SMALL if option != "--plain"]) == 0
         file.seek(0)
         text = file.read()
-    for expected in (HOT_KEY, FAILING_KEY, "other customers", "its service is back", "1,000"):
+    for expected in (
+        *(HOT_KEY, "5 failing keys", "other customers", "their service is back", "1,000"),
+        *("reminders", "for their second", "duplicates"),
+    ):
         assert expected in text
     assert "All checks hold." in text
 

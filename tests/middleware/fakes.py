@@ -32,6 +32,8 @@ class FakePartition:
         self.cancelling = False
         self.closed = False
         self.number = 1
+        self.timer_calls = None
+        self.deferrals = None
         self.gave_back: list[Run] = []
         self.written_runs: list[Run] = []
 

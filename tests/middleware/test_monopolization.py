@@ -169,7 +169,8 @@ async def test_a_refusal_is_never_for_no_time_at_all() -> None:
     await scene.use(60.0)
     now = asyncio.get_running_loop().time()
     scene.layer.meter = type("Meter", (), {"room_at": lambda *_: now})()  # type: ignore[assignment]
-    assert scene.layer._refuse(make_run(key="k"), 60.0, now).until > now
+    refusal = await scene.layer._refuse(make_run(key="k"), 60.0, now)
+    assert refusal.until > now
 
 
 MUTANTS = {

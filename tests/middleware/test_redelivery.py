@@ -124,6 +124,23 @@ async def test_nor_when_its_lane_was_cancelled_meanwhile() -> None:
     assert bench.handler.seen == [1, 2]
 
 
+async def test_what_an_owner_deferred_and_did_not_commit_runs_once() -> None:
+    """Its row is there, and its record comes again: before the retry timer fires, or after it."""
+    bench = Deferring()
+    first_unfinished = 1
+    bench.deferrals._first_unfinished = lambda: first_unfinished
+    await bench.store(1, 2)
+    assert (await in_lane(bench.call, bench.message(1))).kind is Kind.DEFERRED
+    assert await in_lane(bench.redelivery, bench.retry_run()) is SUCCESS
+    assert await in_lane(bench.call, bench.message(2)) is SUCCESS
+    assert await in_lane(bench.call, bench.message(3)) is SUCCESS
+    assert bench.handler.seen == [1, 2, 3]
+    first_unfinished = 4
+    await bench.store(3, 7)
+    assert await in_lane(bench.redelivery, bench.retry_run()) is SUCCESS
+    assert bench.deferrals.handled == {7}, "what cannot come any more is forgotten"
+
+
 async def test_a_shutdown_ends_the_wait_for_the_store() -> None:
     bench = Deferring()
     await bench.store(1)

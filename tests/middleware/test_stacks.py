@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
 from prosody.config import Config
+from prosody.consume.decode import decode
 from prosody.errors import PermanentError
 from prosody.middleware import stacks
 from prosody.middleware.base import compose
@@ -15,6 +17,7 @@ from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import Kind, Outcome
 from prosody.model.run import Run
+from prosody.stores.memory import MemoryStores, MemoryStoreState
 from tests.middleware.fakes import in_lane, make_run, storms
 from tests.middleware.test_dead_letter import Sender
 from tests.support import FakeRuntime, settle
@@ -31,7 +34,13 @@ class Handler:
             raise self.errors.pop(0)
 
 
-def build(mode: str, handler: object, sender: Sender | None = None, **options: Any) -> stacks.Stack:
+def build(
+    mode: str,
+    handler: object,
+    sender: Sender | None = None,
+    kept: stacks.Kept | None = None,
+    **options: Any,
+) -> stacks.Stack:
     values: dict[str, Any] = {
         "mock": True, "group_id": "g", "subscribed_topics": "t", "mode": mode, "max_retries": 2,
         "retry_base": 1.0, "max_retry_delay": 4.0, "failure_topic": "failures",
@@ -40,7 +49,13 @@ def build(mode: str, handler: object, sender: Sender | None = None, **options: A
     runtime = FakeRuntime()
     writer = sender and DeadLetterWriter(sender, "failures", "g", "s", 1.0, 4.0, runtime, storms())
     return stacks.build(
-        Config.load(values, {}), HandlerMethods(handler), runtime, storms(), lambda: False, writer
+        Config.load(values, {}),
+        HandlerMethods(handler),
+        runtime,
+        storms(),
+        lambda: False,
+        writer,
+        kept,
     )
 
 
@@ -69,7 +84,18 @@ async def test_compose_puts_the_first_layer_outermost() -> None:
 @pytest.mark.parametrize(
     ("mode", "layers"),
     [
-        ("pipeline", ["Retry", "Monopolization", "Shutdown", "Scheduler", "Timeout"]),
+        (
+            "pipeline",
+            [
+                "Deduplication",
+                "Retry",
+                "Defer",
+                "Monopolization",
+                "Shutdown",
+                "Scheduler",
+                "Timeout",
+            ],
+        ),
         ("low-latency", ["DeadLetter", "Retry", "Shutdown", "Scheduler", "Timeout"]),
         ("best-effort", ["LogAndSkip", "Shutdown", "Scheduler", "Timeout"]),
     ],
@@ -84,8 +110,15 @@ async def test_the_layers_of_each_mode(
         return compose(given, handler)
 
     monkeypatch.setattr(stacks, "compose", look)
-    stack = build(mode, Handler(), Sender())
+    state, runtime = MemoryStoreState(), FakeRuntime()
+    stores = MemoryStores(state, runtime=runtime, dedup_ttl_s=60.0)
+    kept = stacks.Kept(stores.dedup, None, partial(decode, runtime=runtime, excise=False))
+    stack = build(mode, Handler(), Sender(), kept)
     assert found == layers
+    found.clear()
+    build(mode, Handler(), Sender(), idempotence_cache_size=0, monopolization_enabled=False)
+    absent = {"Deduplication", "Defer", "Monopolization"}
+    assert found == [layer for layer in layers if layer not in absent]
     assert stack.takes_undecodable is (mode == "low-latency")
     assert stack.takes_excise is False
 

@@ -25,7 +25,9 @@ async def test_should_cancel(reason: str) -> None:
     context = Context(run)
     assert context.should_cancel() is False
     run.cancelled = reason == "cancelled"
-    run.finished = reason == "finished"
+    if reason == "finished":
+        run.context = context
+        run.finish()
     partition.cancelling = reason == "shutdown"
     assert context.should_cancel() is True
     async with asyncio.timeout(1):

@@ -124,7 +124,7 @@ def without_effect(options: Section, every: list[str]) -> set[str]:
         return set()
     if says.startswith("no option of this table has an effect"):
         return set(every)
-    named, ends, _ = says.partition(" have no effect")
+    named, *ends = re.split(r" ha(?:s|ve) no effect", says)
     assert ends, f"{options.title}: say which options have no effect"
     return set(re.findall(r"`(\w+)`", named))
 

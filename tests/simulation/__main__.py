@@ -9,13 +9,19 @@ import argparse
 import gc
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from tests.simulation.run import Verdict, simulate
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def main() -> int:
+
+def main(
+    simulate: Callable[[int], Verdict] = simulate, name: str = "python -m tests.simulation"
+) -> int:
     """Replay or search; the exit code says whether a fault was found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog=name, description=__doc__)
     parser.add_argument("seeds", type=int, nargs="*", help="seeds to replay, with their history")
     parser.add_argument("--from", dest="first", type=int, default=0, help="search from this seed")
     parser.add_argument("--to", dest="end", type=int, default=0, help="up to this one, without it")
@@ -39,7 +45,7 @@ def main() -> int:
                 print(verdict.text())
             failed.append(seed)
             report(seed, verdict)
-            print(f"    replay with: python -m tests.simulation {seed}")
+            print(f"    replay with: {name} {seed}")
         if seed % 20 == 0:
             gc.collect()
     if count := options.end - options.first:

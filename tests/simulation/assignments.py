@@ -232,7 +232,7 @@ class Assignments:
             return
         if self._no_commits:
             self._trouble(held)
-        held.closed = True
+        held.closed, held.closed_s = True, self.now_s
         assert held.told_s is not None
         if held.live and self.now_s - held.told_s < self.plan.shutdown_timeout_s - CLOCK_S:
             running = ", ".join(f"@{offset}" for offset in sorted(held.live)[:5])

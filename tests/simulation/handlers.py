@@ -11,7 +11,7 @@ from prosody.errors import PermanentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prosody import Context, Message
+    from prosody import Context, Message, Timer
     from tests.simulation.plan import Plan
 
 STARTS_MAX = 4
@@ -51,7 +51,11 @@ def choose(plan: Plan, topic: str, partition: int, offset: int, starts: int) -> 
 
 
 async def behave(  # noqa: C901  # a list, though it is written as a match
-    how: str, delay_s: float, context: Context, message: Message, over: Callable[[], bool]
+    how: str,
+    delay_s: float,
+    context: Context,
+    event: Message | Timer,
+    over: Callable[[], bool],
 ) -> Any:
     """Do as chosen; returns or raises as a user's handler would."""
     task = asyncio.current_task()
@@ -97,7 +101,8 @@ async def behave(  # noqa: C901  # a list, though it is written as a match
         case "garbage":
             return {"not": "looked at"}
         case "stubborn" | "stubborn failure":
-            await _stubborn(2 + STUBBORN_S * (message.offset % 7) / 7, over)
+            which = getattr(event, "offset", 0)  # a timer has none
+            await _stubborn(2 + STUBBORN_S * (which % 7) / 7, over)
             if how == "stubborn failure":
                 raise ValueError("a transient failure")
     return None

@@ -27,6 +27,8 @@ class Event(NamedTuple):
     held: bool = True
     """Of a start or commit: whether the broker says that the partition is the member's."""
     note: str = ""
+    due: int | None = None
+    """Of a timer: when it is due, in seconds since the beginning; below 0 for the past."""
 
     def __str__(self) -> str:
         parts = [f"{self.at_s:10.4f}", f"{self.member:<4}", f"{self.what:<9}"]
@@ -36,6 +38,8 @@ class Event(NamedTuple):
             parts.append(f"@{self.offset}")
         if self.seq >= 0:
             parts.append(f"{self.key}#{self.seq}")
+        if self.due is not None:
+            parts.append(f"{self.key} due {self.due}")
         if self.epoch >= 0:
             parts.append(f"epoch {self.epoch}")
         if self.number >= 0:

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from prosody.broker.protocol import (
         BrokerAdmin,
         BrokerProducer,
+        BrokerReader,
         ConsumerSettings,
         OffsetAndMetadata,
         ProducerSettings,
+        ReaderSettings,
         RebalanceListener,
         Start,
         TopicPartition,
@@ -115,9 +117,15 @@ class MemberBroker:
     def admin(self) -> BrokerAdmin:
         return self._broker.admin()
 
+    def reader(self, settings: ReaderSettings) -> BrokerReader:
+        return self._broker.reader(dataclasses.replace(settings, client_id=self._name))
+
 
 class Shop:
     """What all handlers of a run share."""
+
+    has_stores = False
+    """Whether the members use the stores of the cluster."""
 
     def __init__(self, plan: Plan, watch: Watch) -> None:
         self.plan = plan
@@ -129,6 +137,10 @@ class Shop:
 
     def over(self) -> bool:
         return self.watch.closed
+
+    def handler(self, name: str) -> SimulatedHandler:
+        """That of one member."""
+        return SimulatedHandler(name, self)
 
 
 class SimulatedHandler:
@@ -188,10 +200,13 @@ class Member:
         self._watch = shop.watch
         self._context = contextvars.copy_context()
         self._context.run(WHO.set, name)
-        self._handler = SimulatedHandler(name, shop)
+        self._handler = shop.handler(name)
         self._client = ProsodyClient.from_parts(
             config, MemberBroker(name, broker, shop.watch), FakeRuntime(seed)
         )
+        if shop.has_stores:
+            # The client looks for the embedded cluster in its broker, which is one of ours here.
+            self._client._cluster = broker.cluster
         self._joining = self._run(self._join())
         self.left: asyncio.Task[None] | None = None
 
@@ -225,8 +240,8 @@ class Member:
         await self._client.shutdown()
 
 
-def configuration(plan: Plan, name: str, topics: list[str]) -> Config:
-    """A member's options."""
+def configuration(plan: Plan, name: str, topics: list[str], **more: object) -> Config:
+    """A member's options, and ``more`` of them."""
     return Config.load(
         {
             "mock": True,
@@ -247,6 +262,7 @@ def configuration(plan: Plan, name: str, topics: list[str]) -> Config:
             "commit_interval": plan.commit_interval_s,
             "poll_interval": plan.poll_interval_s,
             "stall_threshold": 600.0,
+            **more,
         },
         {},
     )

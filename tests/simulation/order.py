@@ -18,8 +18,16 @@ from prosody.model.run import Run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
+def _of_run(run: Run) -> int:
+    if run.timer is not None:  # its record is that of what it stands for at the moment
+        return zlib.crc32(f"{run.timer.kind} {run.timer.time} {run.key}".encode())
+    assert run.record is not None
+    return 8 * run.record.offset + run.record.partition
+
+
 HASHES: dict[type, Callable[[Any], int]] = {
-    Run: lambda run: 8 * int(run.record.offset) + int(run.record.partition),
+    Run: _of_run,
     Partition: lambda partition: int(partition.epoch),
     PartitionLog: lambda log: zlib.crc32(f"{log.topic} {log.partition}".encode()),
     MemoryConsumer: lambda consumer: zlib.crc32(consumer._settings.client_id.encode()),

@@ -8,7 +8,7 @@ import gc
 import logging
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.order import stable_hashes
@@ -16,7 +16,7 @@ from tests.simulation.plan import Plan, plan_of
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.simulation.history import History
 
@@ -62,8 +62,8 @@ def _quiet() -> Iterator[None]:
             gc.enable()
 
 
-async def _play(world_of: list[World], plan: Plan) -> None:
-    world = World(plan)
+async def _play(world_of: list[World], plan: Plan, make: Callable[[Any], World]) -> None:
+    world = make(plan)
     world_of.append(world)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(
@@ -88,14 +88,14 @@ def simulate(seed: int) -> Verdict:
     return simulate_plan(plan_of(seed))
 
 
-def simulate_plan(plan: Plan) -> Verdict:
-    """Do the run of a plan."""
+def simulate_plan(plan: Plan, make: Callable[[Any], World] = World) -> Verdict:
+    """Do the run of a plan, in a world made from it."""
     worlds: list[World] = []
     faults: list[str] = []
     with _quiet(), stable_hashes():
         try:
             with asyncio.Runner(loop_factory=SimulationLoop) as runner:
-                runner.run(_play(worlds, plan))
+                runner.run(_play(worlds, plan, make))
         except Exception as error:  # whatever it is, it ends the run, and shows
             where = traceback.extract_tb(error.__traceback__)[-1]
             faults.append(f"the run broke off in {where.name}: {type(error).__name__}: {error}")

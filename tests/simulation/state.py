@@ -26,13 +26,15 @@ class Held:
     """Since when the member knows that it must start nothing more."""
     closed: bool = False
     """It was given up in order; what still runs was left behind."""
+    closed_s: float | None = None
     epoch: int | None = None
     """The member's own number for it."""
     lost_s: float | None = None
     """When the member was told that it is void; None again if it stood still before it could obey."""
     trouble_s: float = -1.0
     """When a commit of the member was last refused or failed."""
-    live: dict[int, Record] = field(default_factory=dict)
+    live: dict[int, object] = field(default_factory=dict)
+    """What runs in it: records by offset."""
     stubborn: set[int] = field(default_factory=set)
     """Offsets of those that take no notice of a cancellation."""
     ended: set[int] = field(default_factory=set)

@@ -50,7 +50,7 @@ def summary_of(seed: int) -> Summary:
     return Summary(failed, verdict.plan.graceful, verdict.duplicates, happened)
 
 
-def told(seed: int, verdict: Verdict, folder: Path) -> str:
+def told(seed: int, verdict: Verdict, folder: Path, module: str = "tests.simulation") -> str:
     """What is said of a seed with faults."""
     path = folder / f"seed-{seed}.txt"
     path.write_text(verdict.text())
@@ -60,7 +60,7 @@ def told(seed: int, verdict: Verdict, folder: Path) -> str:
             verdict.history.text(LAST_EVENTS),
             *verdict.faults,
             f"all events: {path}",
-            f"replay with: python -m tests.simulation {seed}",
+            f"replay with: python -m {module} {seed}",
         )
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import zlib
 from random import Random
+from typing import TYPE_CHECKING, Any
 
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.broker.protocol import TopicPartition
@@ -19,6 +20,9 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.plan import KINDS, LIVENESS_S, Plan
 from tests.simulation.watch import FAILURES, GROUP, Watch
 from tests.support import FakeRuntime
+
+if TYPE_CHECKING:
+    from prosody.config import Config
 
 MEMBERS_MAX = 5
 LEAVE_S = 60.0
@@ -38,7 +42,7 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.history = History()
-        self.oracle = Oracle(plan)
+        self.oracle = self._make_oracle()
         self._loop = asyncio.get_running_loop()
         self._cluster = MemoryCluster()
         self._topics = [f"t{n}" for n in range(len(plan.topics))]
@@ -51,7 +55,7 @@ class World:
         self.watch = Watch(self._cluster, self.history, self.oracle.see)
         self._faults = Faults(plan.seed, self.watch)
         self._cluster.on_call = self._faults.on_call
-        self._shop = Shop(plan, self.watch)
+        self._shop = self._make_shop()
         self._chance = Random(f"world {plan.seed}")
         self._keys = [f"k{n}" for n in range(plan.keys)]
         self._weights = [1 / (n + 1) ** plan.zipf for n in range(plan.keys)]
@@ -59,6 +63,15 @@ class World:
         self._ends: dict[str, asyncio.TimerHandle] = {}
         """What has begun and will end."""
         self._healed = False
+
+    def _make_oracle(self) -> Any:
+        return Oracle(self.plan)
+
+    def _make_shop(self) -> Shop:
+        return Shop(self.plan, self.watch)
+
+    def _configuration(self, member: str) -> Config:
+        return configuration(self.plan, member, self._topics)
 
     # -- the plan -----------------------------------------------------------------------------
 
@@ -111,7 +124,7 @@ class World:
             self._members.append(
                 Member(
                     name,
-                    configuration(self.plan, name, self._topics),
+                    self._configuration(name),
                     self._broker,
                     self._shop,
                     seed,
@@ -128,16 +141,22 @@ class World:
 
     def _crash(self, which: int, pause_s: float) -> None:
         if (member := self._pick(which)) is not None:
-            self.note("crash", member.name)
-            self._freeze(member)
-            member.state = "dead"
-            self._loop.call_later(pause_s, self._join)
+            self._crash_now(member, pause_s)
+
+    def _crash_now(self, member: Member, pause_s: float) -> None:
+        self.note("crash", member.name)
+        self._freeze(member)
+        member.state = "dead"
+        self._loop.call_later(pause_s, self._join)
 
     def _stop(self, which: int, length_s: float) -> None:
         if (member := self._pick(which)) is not None:
-            self.note("stop", member.name)
-            self._freeze(member)
-            self._later(f"thaw {member.name}", length_s)
+            self._stop_now(member, length_s)
+
+    def _stop_now(self, member: Member, length_s: float) -> None:
+        self.note("stop", member.name)
+        self._freeze(member)
+        self._later(f"thaw {member.name}", length_s)
 
     def _freeze(self, member: Member) -> None:
         loop = self._loop
