@@ -91,7 +91,6 @@ class Durable:
                 durables.deferring.defer_store_cache_size,
                 durables.runtime,
                 durables.storms,
-                lambda: partition.progress.offset,
             )
         self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
@@ -142,6 +141,7 @@ class Durable:
             event = Timer(timer.key, utc_from_seconds(timer.time))
         try:
             run = Run(partition, None, timer.key, event, timer=timer)
+            run.awaited = partition.progress.awaited
             partition.push(run, self._durables.runtime.monotonic())
         except Exception as error:  # noqa: BLE001
             # A fault of ours: the partition starts again, and loads the timer anew.
