@@ -108,8 +108,10 @@ class Operations:
         return self._memory.kinds[kind].agenda
 
     async def _others(self, key: str, kind: TimerKind, firing: int) -> list[int]:
-        times = await self._store.times(self._segment, key, kind)
-        return [time for time in times if time != firing]
+        times = set(await self._store.times(self._segment, key, kind))
+        # In memory only: taken out of the store by a call that failed all the same. It would fire.
+        times.update(timer.time for timer in self._agenda(kind).of_key(key))
+        return sorted(times - {firing})
 
     async def _add(self, key: str, time: int, kind: TimerKind, trace: Trace) -> None:
         timer = StoredTimer(time, kind, key, trace)

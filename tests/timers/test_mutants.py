@@ -44,6 +44,11 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "            kind.agenda.discard(timer)\n",
         "",
     ),
+    "a cancel is forgotten when the next owner comes": (
+        "operations",
+        "            return\n        await self._remove(key, time, kind)",
+        "            return\n        self._memory.gone(Place(time, kind, key))",
+    ),
     "a cancelled timer begins": (
         "firing",
         "        if timer.state is State.FIRING:\n            return True",
@@ -149,16 +154,6 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "        queue = self._queues.get(key)\n",
         "        queue = None\n",
     ),
-    "an operation ends with its caller": (
-        "key_order",
-        "                await self._run(operation, future)",
-        "                if not future.done():\n                    await self._run(operation, future)",
-    ),
-    "an operation begins after the end": (
-        "key_order",
-        "            queue.clear()\n",
-        "",
-    ),
     "the store is told of more than has passed: what is in memory": (
         "memory",
         "            earliest = kind.agenda.earliest()",
@@ -196,7 +191,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "loading ends with the first fault of the store": (
         "loader",
-        "            await self._runtime.sleep(delay_s)\n            return",
+        "            await self._runtime.sleep(self._failed(error))\n            return",
         "            raise asyncio.CancelledError",
     ),
 }
