@@ -33,7 +33,7 @@ _AGAIN_BASE_S = 0.5
 _AGAIN_MAX_S = 10.0
 """Bounds of the wait before a store that failed is asked again."""
 
-_SETTLE_S = 5.0
+SETTLE_S = 5.0
 """How long a partition that was given up waits for its last store operations."""
 
 
@@ -125,7 +125,7 @@ class Durable:
     async def settled(self) -> None:
         """Wait for operations that are under way, not for long."""
         try:
-            async with asyncio.timeout(_SETTLE_S):
+            async with asyncio.timeout(SETTLE_S):
                 await self.timers.settled()
         except TimeoutError:
             # The store has a deadline of its own; another owner may read before it.
