@@ -7,8 +7,8 @@ the store, and each is durable before it returns.
 
 The same again beside 1,000, 10,000 and 1,000,000 timers that wait for some day of the coming year, and
 beside 1,000,000 of the coming hour: an operation may cost no more for them, and the managers hold no more
-than their limit. Rounds over the sizes are interleaved, and of each the least CPU counts, because other programs
-only ever add to it.
+than their limit. Rounds over the sizes are interleaved, and of each the least CPU counts, because other
+programs only ever add to it.
 
 ``--cassandra HOST:PORT`` measures the phases there too. Exits with 1 when a timer fired early, twice or
 never, or was not there when it was asked for.
