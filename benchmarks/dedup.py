@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from benchmarks.path.places import kafka_place, memory_place
+from benchmarks.path.places import PARTITIONS, kafka_place, memory_place
 from benchmarks.path.work import Checked, keys
 from benchmarks.stores.__main__ import drop
 from prosody.client import ProsodyClient
@@ -165,10 +165,12 @@ async def measure(
     missing = 0
     if made is not None and store is not None:
         for key, event_id in what.sample:
-            found = [
-                await store.seen(message_identity(version, group, place.topic, n, key, event_id))
-                for n in range(4)
-            ]
+            found = await asyncio.gather(
+                *(
+                    store.seen(message_identity(version, group, place.topic, n, key, event_id))
+                    for n in range(PARTITIONS)
+                )
+            )
             missing += sum(found) != 1
         missing += made.unrecorded + made.unread
     return Row(

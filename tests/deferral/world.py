@@ -160,8 +160,11 @@ class Partition:
         elif run.timer is None:
             assert run.record is not None
             self.done.add(run.record.offset)
-        del self.active[run.key]
-        self._next(run.key)
+        self.free(run.key)
+
+    def free(self, key: str) -> None:
+        del self.active[key]
+        self._next(key)
 
     async def drain(self) -> None:
         """Given up in order."""
@@ -219,8 +222,6 @@ class World:
         """Timers that were set and not cancelled."""
         self.unsure: set[Id] = set()
         """Timers of which a call failed."""
-        self.setting: set[Id] = set()
-        self.clears = 0
         self.cancelled: set[Id] = set()
         self.ended_in: dict[Run, list[Id]] = {}
         self.healed = False
@@ -359,17 +360,14 @@ class World:
             await self.set_timer(run.key, 2, "ts", run)
             return
         known = {e for e in self.wanted | self.unsure if e[1] == run.key and e != event}
-        known = {e for e in known - self.setting if not self.final.get(e)}
-        self.clears += 1
+        known = {e for e in known if not self.final.get(e)}
         self.unsure |= known
         self.wanted -= known
         await calls.clear_scheduled(run)
         self.unsure -= known
         self.cancelled |= known
-        clears = self.clears
         left = await calls.scheduled(run)
-        certain = clears == self.clears and not self.setting
-        assert not certain or not left or self.unsure, "a timer is left after clear_scheduled"
+        assert not left, "a timer is left after clear_scheduled"
 
     async def set_timer(self, key: str, delay: int, script: str, run: Run | None = None) -> None:
         time = int(self.runtime.wall()) + delay
@@ -378,20 +376,21 @@ class World:
         event = (T, key, time)
         self.scripts[event] = script
         self.unsure.add(event)
-        self.setting.add(event)
-        clears = self.clears
         calls = self.partition.timer_calls
-        try:
-            await calls.schedule(run or cast("Any", SimpleNamespace(key=key, event=None)), time)
-        finally:
-            self.setting.discard(event)
-        if clears == self.clears:  # else it was set before or after that
-            self.unsure.discard(event)
-            self.wanted.add(event)
+        await calls.schedule(run or cast("Any", SimpleNamespace(key=key, event=None)), time)
+        self.unsure.discard(event)
+        self.wanted.add(event)
 
     # -- the play -------------------------------------------------------------------------------
 
     async def play(self) -> None:
+        try:
+            await self._play()
+        finally:
+            if not self.partition.closed:  # a rule was broken: nothing of it goes on
+                await self.partition.crash()
+
+    async def _play(self) -> None:
         await self._begin()
         for step in self.plan.steps:
             await self._step(*step)
@@ -416,8 +415,12 @@ class World:
             self.scripts[M, key, found.offset] = script
             partition.admit(found)
         elif name == "timer":
-            with contextlib.suppress(StoreError):  # it may be set: the oracle knows
-                await self.set_timer(*of)
+            key = of[0]
+            if key not in partition.active:  # only handlers set timers, one of a key at a time
+                partition.active[key] = cast("Any", "a handler, in effect")
+                with contextlib.suppress(StoreError):  # it may be set: the oracle knows
+                    await self.set_timer(*of)
+                partition.free(key)
         elif name == "tick":
             await asyncio.sleep(of[0])
             partition.committed |= partition.done

@@ -450,13 +450,14 @@ async def test_a_copy_admitted_in_the_moment_of_the_answer_takes_nothing_away() 
     scene.holding.add("dedup.seen")
     first = in_lane(scene.layer.wrap(inner), scene.admit())
     await settle()
-    scene.let_go("dedup.seen")
-    while not scene.partition.gave_back[0].duplicate.asked.done():
-        await asyncio.sleep(0)
+    scene.partition.gave_back[0].duplicate.asked.set_result(False)
     second = scene.admit()  # before the lane of the first has had its turn
     assert await first is SUCCESS
     assert await scene.pass_through(inner, second) is SUCCESS
     assert len(inner.runs) == 1
+    for _, waiting in scene.held:
+        waiting.cancel()
+    await settle()
 
 
 async def test_copies_behind_a_deferred_head_are_told_when_they_run() -> None:

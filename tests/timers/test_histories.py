@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prosody.stores.memory import MemoryStoreState
-from tests.support import WALL_AT_START_S, run_virtual, settle
+from tests.support import WALL_AT_START_S, VirtualLoop, run_virtual, settle
 from tests.timers.support import APP, MESSAGE, Stage
 from tests.timers.world import Store, play, small_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from prosody.timers.due import DueTimer
 
@@ -31,11 +31,24 @@ def no_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@given(st.randoms(use_true_random=False))
+@given(st.randoms(use_true_random=False), st.integers(0, 50))
 @settings(max_examples=60)
-def test_histories_with_faults_crashes_and_handovers(rng: random.Random) -> None:
+def test_histories_with_faults_crashes_and_handovers(rng: random.Random, steps: int) -> None:
     """Exactly once without a crash, at least once with one; see ``world.Record``."""
-    run_virtual(play(rng))
+    run_virtual(play(rng, steps))
+
+
+class YearsLoop(VirtualLoop):
+    """Far from its beginning the times of a loop differ by more than the resolution it assumes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock_resolution = 1e-6
+
+
+def run_years(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=YearsLoop) as runner:
+        runner.run(main)
 
 
 class Model:
@@ -77,7 +90,7 @@ class Model:
 
 
 KEYS = ("a", "b", "c")
-TIMES = (-5, 1, 2, 3, 300, 301, 700, 90_000, 40_000_000)
+TIMES = (-5, 1, 2, 3, 300, 301, 700, 90_000, 4_000_000)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -96,7 +109,7 @@ def test_one_thing_after_the_other_is_what_the_model_says(
     steps: list[tuple[str, str, int]], share: int
 ) -> None:
     """Without faults everything is exact: what is listed, what is returned, what fires and when."""
-    run_virtual(_beside_the_model(steps, share))
+    run_years(_beside_the_model(steps, share))
 
 
 async def _beside_the_model(steps: list[tuple[str, str, int]], share: int) -> None:
@@ -130,13 +143,14 @@ async def _beside_the_model(steps: list[tuple[str, str, int]], share: int) -> No
             elif name == "end":
                 if key in live:
                     assert await live.pop(key).end()
-                    time = model.firing.pop(key)
+                    ended = model.firing.pop(key)
                     if key in model.again:
                         model.again.discard(key)
-                        model.set.add((key, time))
+                        model.set.add((key, ended))
             else:
-                expected = getattr(model, name)(key, time)
-                assert await (call(key) if name == "clear" else call(key, time)) == expected
+                given = (key,) if name == "clear" else (key, time)
+                expected = getattr(model, name)(*given)
+                assert await call(*given) == expected
             await look()
         for key in list(live):
             assert await live.pop(key).end()
@@ -216,7 +230,7 @@ def test_years_pass_in_seconds() -> None:
             )
             await stage.stop()
 
-    run_virtual(years())
+    run_years(years())
 
 
 def test_the_store_of_the_histories_is_one() -> None:

@@ -340,7 +340,7 @@ async def test_the_store_is_told_what_need_not_be_looked_at(
     assert told[-1] == 1_036, "one was aborted and stays stored"
     await stage.next_owner()
     assert stage.seen[-1] == ("c", 1_036)
-    await stage.put("d", -5)  # far before, as the store allows
+    await stage.set("d", -5)  # far before what was told
     await stage.handle_all(2_500)
     assert told[-1] >= 2_000.0
 
