@@ -93,6 +93,8 @@ class Bench:
     """``sent``: requests to Cassandra."""
     held: int = 0
     """Timers held in memory, for a benchmark to note."""
+    others_fired: int = 0
+    """Timers that fired though they were not of the phases."""
 
     @contextlib.asynccontextmanager
     async def subscribed(self, handler: object, **options: Any) -> AsyncIterator[None]:
