@@ -212,8 +212,10 @@ class Deduplication:
         run.interruptible = asked  # a shutdown ends the look-up itself, as a miss
         try:
             await asked
-        except Exception:  # noqa: BLE001, S110
-            pass  # it is told, and counted, where the answer is looked at
+        except Exception as error:  # noqa: BLE001
+            # It is told, and counted, where the answer is looked at. Its traceback holds on to this run,
+            # whose entry holds on to the look-up, which holds on to it.
+            error.__traceback__ = None
         finally:
             run.interruptible = None
         return asked

@@ -28,6 +28,9 @@ T = TypeVar("T")
 _STORMS: WeakKeyDictionary[Storms, Storm] = WeakKeyDictionary()
 """One for all partitions of a subscription: they come and go, and have the same to say in an outage."""
 
+_TOLD: WeakKeyDictionary[Storms, set[tuple[str, int, int]]] = WeakKeyDictionary()
+"""Changes of a topic's number of partitions that a subscription has told, once for all of them."""
+
 
 class PartitionTimers:
     """Sets, cancels, loads and fires the timers of a partition.
@@ -62,9 +65,9 @@ class PartitionTimers:
         where = f"topic {segment.topic!r} partition {segment.partition}"
         if (storm := _STORMS.get(storms)) is None:
             storm = _STORMS[storms] = storms.of(_log)
+        self._told = _TOLD.setdefault(storms, set())
         self._segment = segment
         self._store = store
-        self._where = where
         self._memory = Memory(kinds, limit)
         self._order = KeyOrder()
         self._operations = Operations(segment, store, self._memory, self._order.check)
@@ -82,15 +85,13 @@ class PartitionTimers:
         :raises StoreError: the store failed.
         """
         before = await self._store.open(self._segment, partitions)
-        if before is not None and before != partitions:
+        change = self._segment.topic, before or partitions, partitions
+        if before not in {None, partitions} and change not in self._told:
+            self._told.add(change)
             _log.warning(
                 "topic %r had %d partitions, now it has %d: timers and deferred messages stay with the "
-                "partition they were set in, even where new messages of their key go to another one "
-                "(%s)",
-                self._segment.topic,
-                before,
-                partitions,
-                self._where,
+                "partition they were set in, even where new messages of their key go to another one",
+                *change,
             )
 
     def start(self) -> None:

@@ -202,7 +202,7 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a drain does not wait": (
         "consume.partition",
-        "        if self.runs and timeout_s > 0:",
+        "        if self._busy and timeout_s > 0:",
         "        if False:",
     ),
     "a shutdown does not end backoffs": (

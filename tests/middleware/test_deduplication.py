@@ -507,6 +507,25 @@ async def test_failures_that_nobody_looks_at_are_silent(caplog: pytest.LogCaptur
     assert caplog.text == ""
 
 
+async def test_after_a_failed_look_up_runs_are_freed_without_the_garbage_collector() -> None:
+    scene = Scene()
+    scene.holding.add("dedup.seen")
+    run = scene.admit()
+    lane = in_lane(scene.layer.wrap(Inner()), run)
+    await settle()
+    scene.let_go("dedup.seen", StoreError("late", retriable=True))
+    await lane
+    await settle()
+    scene.partition.gave_back.clear()
+    scene.partition.written_runs.clear()
+    gc.disable()
+    try:
+        del run, lane
+        assert scene.layer._entries == {}
+    finally:
+        gc.enable()
+
+
 async def test_partitions_that_come_and_go_leave_nothing_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -123,6 +123,8 @@ class Groups:
         self._unfinished: deque[Op] = deque()
         """In the order of their deadlines; finished ones leave when they come to the front."""
         self._pumping: asyncio.Handle | None = None
+        self._deadline = 0.0
+        """Of what is asked for in this turn of the loop."""
         self._sweeping: asyncio.TimerHandle | None = None
         self._closed = False
         self.requests = 0
@@ -144,15 +146,17 @@ class Groups:
         key = (kind, None if routing_key is None else self._replicas(routing_key))
         if (queue := self._queues.get(key)) is None:
             queue = self._queues[key] = Queue(key, kind)
-        op = Op(value, size, self._loop.time() + self._step_timeout_s, self._loop.create_future())
-        queue.waiting.append(op)
-        self._unfinished.append(op)
         if self._pumping is None:
             # In the next turn, after everybody who is going to ask for something in this one.
             self._pumping = self._loop.call_soon(self._pump)
+            self._deadline = self._loop.time() + self._step_timeout_s
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
+        op = Op(value, size, self._deadline, future)
+        queue.waiting.append(op)
+        self._unfinished.append(op)
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
-        return op.future
+        return future
 
     def close(self, reason: str) -> None:
         """Fail whatever is unfinished, and take nothing more."""
@@ -190,10 +194,11 @@ class Groups:
 
     def _send(self, queue: Queue, ops: list[Op]) -> None:
         now = self._loop.time()
-        for op in ops:
-            if op.deadline <= now:
-                _fail(op.future, self._late())
-        ops = [op for op in ops if op.deadline > now]
+        if ops and ops[0].deadline <= now:  # the others are later or as late
+            for op in ops:
+                if op.deadline <= now:
+                    _fail(op.future, self._late())
+            ops = [op for op in ops if op.deadline > now]
         if not ops:
             return
         # Its full time, however little is left to some of its callers: they end by themselves, and a

@@ -29,9 +29,11 @@ class Bound(BoundStatement):  # type: ignore[misc]  # the driver has no types
     is_idempotent = True
     routing_key: bytes | None = None
 
-    def __init__(self, prepared: Any, values: list[Any], routing_key: bytes | None) -> None:
+    def __init__(
+        self, prepared: Any, keyspace: str, values: list[Any], routing_key: bytes | None
+    ) -> None:
         self.prepared_statement = prepared
-        self.keyspace = prepared.column_metadata[0].keyspace_name
+        self.keyspace = keyspace
         self.values = values
         self.raw_values = values
         self.routing_key = routing_key
@@ -44,6 +46,7 @@ class Prepared:
         self.name = name
         self._prepared = prepared
         self._version = prepared.protocol_version
+        self._keyspace: str = prepared.column_metadata[0].keyspace_name
         self._types = [column.type for column in prepared.column_metadata]
         self._key_at: Sequence[int] = prepared.routing_key_indexes or ()
 
@@ -60,11 +63,11 @@ class Prepared:
             ]
         except (TypeError, ValueError, OverflowError, AttributeError, struct.error) as error:
             raise store_error(f"Cassandra cannot take a value ({self.name})", error) from error
-        return Bound(self._prepared, raw, self._routing_key(raw))
+        return Bound(self._prepared, self._keyspace, raw, self._routing_key(raw))
 
     def bound(self, raw: list[Any], routing_key: bytes) -> Bound:
         """The statement with values that are written already, as Cassandra reads them."""
-        return Bound(self._prepared, raw, routing_key)
+        return Bound(self._prepared, self._keyspace, raw, routing_key)
 
     def _routing_key(self, raw: list[Any]) -> bytes | None:
         if len(self._key_at) == 1:

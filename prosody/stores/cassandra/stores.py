@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from prosody.errors import StoreError
 from prosody.stores.cassandra.breaker import Breaker
@@ -14,19 +14,14 @@ from prosody.stores.cassandra.defer import CassandraDeferStore
 from prosody.stores.cassandra.errors import store_error
 from prosody.stores.cassandra.groups import Groups
 from prosody.stores.cassandra.link import Link
+from prosody.stores.cassandra.replicas import ReplicaSets
 from prosody.stores.cassandra.session import Session, connect
 from prosody.stores.cassandra.timers import CassandraTimerStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
     from prosody.runtime import Runtime
     from prosody.stores.cassandra.bridge import Rows
     from prosody.stores.cassandra.settings import CassandraSettings
-
-
-KNOWN_LISTS: Final = 65_536
-"""Lists of replicas remembered; a cluster has one for each of its tokens."""
 
 
 class CassandraStores:
@@ -84,7 +79,9 @@ class CassandraStores:
             self._bridge,
             self._breaker,
             loop,
-            _replicas(session, self._settings),
+            ReplicaSets(
+                session.cluster.metadata, self._settings.keyspace, self._settings.datacenter
+            ).number,
             request_timeout_s=self._settings.request_timeout_s,
             step_timeout_s=self._settings.step_timeout_s,
         )
@@ -139,28 +136,3 @@ def _close_unwanted(connecting: asyncio.Future[Session]) -> None:
             connecting.get_loop().run_in_executor(None, session.close)
         except RuntimeError:
             session.close()  # the loop is about to close and starts no thread any more
-
-
-def _replicas(session: Session, settings: CassandraSettings) -> Callable[[bytes], Hashable]:
-    """Which nodes of our datacentre hold a routing key's data: a number for each such set."""
-    metadata: Any = session.cluster.metadata
-    keyspace, datacenter = settings.keyspace, settings.datacenter
-    numbers: dict[frozenset[Any], int] = {}
-    # The token map answers with the same few lists over and over; hashing their nodes would take longer
-    # than all the rest. A list is kept, so that no other one gets its identity.
-    known: dict[int, tuple[Any, int]] = {}
-
-    def replicas(routing_key: bytes) -> Hashable:
-        hosts = metadata.get_replicas(keyspace, routing_key)
-        if (found := known.get(id(hosts))) is not None:
-            return found[1]
-        nodes = frozenset(
-            host for host in hosts if datacenter is None or host.datacenter == datacenter
-        )
-        if len(known) >= KNOWN_LISTS:
-            known.clear()
-        number = numbers.setdefault(nodes, len(numbers))
-        known[id(hosts)] = (hosts, number)
-        return number
-
-    return replicas
