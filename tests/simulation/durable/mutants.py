@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from prosody.consume.progress import Progress
 from prosody.deferral.deferrals import Deferrals
 from prosody.errors import StoreError
 from prosody.middleware.deduplication import Deduplication
@@ -76,20 +77,20 @@ def retry_timers_not_loaded(patch: pytest.MonkeyPatch) -> None:
 
 
 def queue_dropped_behind_the_head(patch: pytest.MonkeyPatch) -> None:
-    async def advance(self: Any, kind: DeferredKind, key: str, _: int) -> None:
+    async def done(self: Any, kind: DeferredKind, key: str, _: int) -> None:
         await self.drop(kind, key)
 
-    patch.setattr(Deferrals, "advance", advance)
+    patch.setattr(Deferrals, "done", done)
 
 
 def queue_left_behind_the_head(patch: pytest.MonkeyPatch) -> None:
     """What is behind the head stays there, without a timer."""
-    advance = Deferrals.advance
+    done = Deferrals.done
 
-    async def advanced(self: Any, kind: DeferredKind, key: str, position: int) -> None:
-        await advance(self, kind, key, position)
+    async def alone(self: Any, kind: DeferredKind, key: str, position: int) -> None:
+        await done(self, kind, key, position)
 
-    patch.setattr(Deferrals, "advance", advanced)
+    patch.setattr(Deferrals, "done", alone)
 
 
 def row_before_timer(patch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,6 @@ def row_before_timer(patch: pytest.MonkeyPatch) -> None:
 
 def advance_once(patch: pytest.MonkeyPatch) -> None:
     """A head that cannot be taken out is run again."""
-    following = Redelivery._next
 
     async def once(self: Any, run: Any, kind: DeferredKind, done: Any, deferrals: Any) -> Any:
         try:
@@ -114,8 +114,12 @@ def advance_once(patch: pytest.MonkeyPatch) -> None:
         except StoreError:
             return await self._persist(run, partial(deferrals.queue, kind, run.key))
 
-    assert following
     patch.setattr(Redelivery, "_next", once)
+
+
+def row_before_its_record(patch: pytest.MonkeyPatch) -> None:
+    """What the last owner deferred and did not commit runs when its timer fires."""
+    patch.setattr(Progress, "awaited", range(0))
 
 
 def hashes_not_loaded(patch: pytest.MonkeyPatch) -> None:
@@ -221,6 +225,7 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "what waits behind a deferred head is forgotten": (queue_left_behind_the_head, "L"),
     "the deferred row is written before its timer": (row_before_timer, "L4"),
     "a failed advance runs the handler again": (advance_once, "L6"),
+    "a deferred message does not wait for its own record": (row_before_its_record, "L"),
     "the hashes are not loaded at assignment": (hashes_not_loaded, "L1"),
     "who cannot be deferred behind others overtakes them": (followers_overtake, "L1"),
     "what was handled in place comes again": (finished_in_place_stays, "L"),
