@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.durable.support import Place
     from tests.outages.support import Log
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
 
 PATIENCE_S = 90.0
 PLAIN = [f"plain-{n}" for n in range(20)]
