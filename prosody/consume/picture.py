@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from prosody.consume.doing import doing, iso, iso_of
-from prosody.model.run import shorten
 from prosody.stores.protocol import DeferredKind
 
 if TYPE_CHECKING:
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
 
 RUNS_MOST: Final = 100
 """So many runs are shown, those that have had their permits for longest first."""
+
+KEY_MAX: Final = 200
+"""Characters of a key that are shown."""
 
 
 def picture(inside: Inside) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _run(inside: Inside, run: Run) -> dict[str, Any]:
         "partition": partition,
         "offset": None if run.record is None else run.record.offset,
         "timer": None if run.timer is None else iso(run.timer.time),
-        "key": shorten(run.key),
+        "key": run.key[:KEY_MAX],
         "attempt": run.attempt,
         "since": iso_of(inside.runtime, run.began),
         "doing": doing(run, inside.stack.scheduler, inside.runtime),
