@@ -144,6 +144,7 @@ class Consumer:
             self._stack,
             stores,
             self.not_ready,
+            self.stalled,
         )
         """For those who look and touch nothing."""
         self.probes = Probes(config, self, self.inside)

@@ -27,6 +27,8 @@ class Inside:
     stores: Stores | None
     not_ready: Callable[[], str | None]
     """Why the consumer handles no messages at present."""
+    stalled: Callable[[], list[str]]
+    """What stands still too long."""
 
     def problem_of(self, partition: Partition) -> str | None:
         """What does not work of its stores."""

@@ -32,6 +32,7 @@ def picture(inside: Inside) -> dict[str, Any]:
     return {
         "at": iso(runtime.wall()),
         "not_ready": inside.not_ready(),
+        "stalled": inside.stalled(),
         "problems": {
             "broker": inside.broker.problem,
             "store": None if inside.stores is None else inside.stores.problem,

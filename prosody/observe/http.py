@@ -44,6 +44,7 @@ class HttpServer:
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, None] = {}
         """In the order in which they were opened."""
+        self._stopped = False
         self._all_gone: asyncio.Future[None] | None = None
         self.port: int | None = None
         """Where it listens; None unless it does."""
@@ -54,11 +55,13 @@ class HttpServer:
         :raises OSError: the port is taken, or may not be.
         """
         loop = asyncio.get_running_loop()
+        self._stopped = False
         self._server = await loop.create_server(lambda: Connection(self), HOST, port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Listen no more, and cut off who is still connected."""
+        self._stopped = True
         server, self._server, self.port = self._server, None, None
         if server is None:
             return
@@ -73,7 +76,7 @@ class HttpServer:
     # Called by connections
 
     def opened(self, connection: Connection) -> None:
-        if self._server is None:
+        if self._stopped:
             connection.abort()  # accepted in the very turn of the stop
         elif len(self._connections) >= CONNECTIONS_MAX:
             next(iter(self._connections)).abort()
