@@ -138,7 +138,7 @@ class ProsodyClient:
 
         :param handler: an :class:`~prosody.EventHandler`, or any object with its methods.
         :raises HandlerTypeError: the object lacks ``on_message``, or a method cannot be called.
-        :raises ConfigurationError: options needed for consuming are missing.
+        :raises ConfigurationError: options needed for consuming are missing, or ``probe_port`` is taken.
         :raises TopicsNotFoundError: naming every missing topic.
         :raises ConsumerStateError: already subscribed.
         :raises BrokerError: the broker cannot be reached or refuses.

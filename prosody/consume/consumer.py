@@ -12,9 +12,11 @@ from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
 from prosody.consume.durable import SETTLE_S
 from prosody.consume.filters import Filters
+from prosody.consume.inside import Inside
 from prosody.consume.keeping import Keeping
 from prosody.consume.lanes import Lanes
 from prosody.consume.poller import Poller
+from prosody.consume.probes import Probes
 from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
@@ -137,6 +139,17 @@ class Consumer:
             undecodable=storms.of(logging.getLogger("prosody.partition")),
             skipped=storms.of(logging.getLogger("prosody.partition")),
         )
+        self.inside = Inside(
+            runtime,
+            self._assignment,
+            self._broker_consumer,
+            self._stack,
+            stores,
+            self.not_ready,
+            self.stalled,
+        )
+        """For those who look and touch nothing."""
+        self.probes = Probes(config, self, self.inside)
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -186,9 +199,16 @@ class Consumer:
         )
         return [*([] if problem is None else [problem]), *of_partitions]
 
+    def unreadable(self) -> list[str]:
+        """Partitions that give no records, and why, a text each; others go on."""
+        found = sorted(self._broker_consumer.unreadable.items())
+        return [f"topic {tp.topic!r} partition {tp.partition}: {why}" for tp, why in found]
+
     async def start(self) -> None:
         """Join the group and begin to consume. When it raises, nothing is left running."""
         try:
+            # First: a port that is taken is found before the group hears of this member.
+            await self.probes.start()
             if self._keeping is not None:
                 await self._keeping.stores.start()
             elif self._config.mode == "pipeline":
@@ -242,8 +262,11 @@ class Consumer:
         try:
             await self._broker_consumer.stop()
         finally:
-            if self._keeping is not None:
-                await self._keeping.stop()
+            try:
+                if self._keeping is not None:
+                    await self._keeping.stop()
+            finally:
+                await self.probes.stop()
 
     @property
     def stopped(self) -> bool:

@@ -141,7 +141,7 @@ class DeadLetterWriter:
                         failure,
                         more,
                     )
-                if not await pause(run, delay_s):
+                if not await pause(run, delay_s, failure):
                     return False
             else:
                 # The topic has them all, with their errors; the log need not in a storm.

@@ -211,5 +211,5 @@ class Redelivery:
                 if not going_on:
                     break
                 # Once more after a shutdown has ended the wait: what is written now runs nowhere twice.
-                going_on = await pause(run, wait_s)
+                going_on = await pause(run, wait_s, error)
         raise GivenUpError

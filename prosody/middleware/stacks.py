@@ -52,6 +52,10 @@ class Stack:
     """Whether the handler wants records without a value."""
     deduplication: Deduplication | None = None
     """Told of each message at its admission; None where nothing is deduplicated."""
+    monopolization: Monopolization | None = None
+    """Which keys are held back; None where none ever is."""
+    gate: Gate | None = None
+    """Whether failing messages may be deferred; None where none ever is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def build(
         runtime,
         monopolization.meter if monopolization else None,
     )
-    deduplication = defer = redelivery = None
+    deduplication = defer = redelivery = gate = None
     if pipeline and config.consumer.idempotence_cache_size:
         deduplication = _deduplication(config, storms, kept, recent)
     if pipeline and kept is not None:
@@ -132,6 +136,8 @@ def build(
         takes_undecodable=config.mode == "low-latency",
         takes_excise=methods.on_excise is not None,
         deduplication=deduplication,
+        monopolization=monopolization,
+        gate=gate,
     )
 
 
