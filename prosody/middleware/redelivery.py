@@ -25,6 +25,7 @@ from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import WorkClass
 from prosody.model.times import utc_from_seconds
+from prosody.model.trace import is_attempt_of
 from prosody.stores.protocol import DeferredKind, TimerKind
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
-    from prosody.stores.protocol import Deferred, DeferredQueue
+    from prosody.stores.protocol import Deferred, DeferredQueue, Trace
 
 _log = logging.getLogger("prosody.deferral")
 
@@ -111,6 +112,7 @@ class Redelivery:
     async def _attempt(self, run: Run, kind: DeferredKind, queue: DeferredQueue) -> Outcome:
         """Take the head through the stack; DEFERRED too when it could not be loaded."""
         head = queue.head
+        run.trace = _trace(run, head)
         if kind is DeferredKind.TIMER:
             run.take_on(None, Timer(run.key, utc_from_seconds(head.position)))
         else:
@@ -175,7 +177,7 @@ class Redelivery:
                     more,
                 )
         at = timer_second(wall, wait_s)
-        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, head.trace))
+        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, _trace(run, head)))
         if failures != queue.failures:
             note = partial(deferrals.failed, kind, run.key, failures, error_text(outcome.error))
             await self._persist(run, note)
@@ -209,3 +211,16 @@ class Redelivery:
                 # Once more after a shutdown has ended the wait: what is written now runs nowhere twice.
                 going_on = await pause(run, wait_s)
         raise GivenUpError
+
+
+def _trace(run: Run, head: Deferred) -> Trace:
+    """The trace of a deferred event: that of its first attempt, if it is known.
+
+    What was deferred behind others had none when it was stored. Then its retry timer keeps it.
+    """
+    if run.trace is not None and is_attempt_of(run.trace, head.position):
+        return run.trace
+    assert run.timer is not None, "a retry timer made this run"
+    if is_attempt_of(run.timer.trace, head.position):
+        return run.timer.trace
+    return head.trace
