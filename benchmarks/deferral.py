@@ -103,15 +103,14 @@ async def run(bench: Bench, keys: int, each: int, fails: bool) -> Row:
     await bench.place.fill(steady + storm)
     handler = Storm(count, keys if fails else 0)
     # Nearly all fail, and are to be deferred all the same: the gate closes only when all do.
-    client = bench.client(defer_base=DEFER_BASE_S, defer_failure_threshold=1.0)
-    await client.subscribe(handler)
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            await handler.done.wait()
-    except TimeoutError:
-        handler.ended, handler.ended_cpu = time.perf_counter(), time.process_time()
+    options = {"defer_base": DEFER_BASE_S, "defer_failure_threshold": 1.0}
     # What follows the last message, such as the removal of its timer, is part of the calls.
-    await client.shutdown()
+    async with bench.subscribed(handler, **options):
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await handler.done.wait()
+        except TimeoutError:
+            handler.ended, handler.ended_cpu = time.perf_counter(), time.process_time()
     calls, requests = dict(bench.stores.calls), bench.requests["sent"]
     print(f"<!-- {bench.name}, calls: {calls} -->", flush=True)
     return Row(

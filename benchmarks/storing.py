@@ -91,9 +91,12 @@ class Bench:
     """Counts what is stored, by itself."""
     requests: Counter[str] = field(default_factory=Counter)
     """``sent``: requests to Cassandra."""
+    held: int = 0
+    """Timers held in memory, for a benchmark to note."""
 
-    def client(self, **options: Any) -> ProsodyClient:
-        """A client in pipeline mode over the counted stores."""
+    @contextlib.asynccontextmanager
+    async def subscribed(self, handler: object, **options: Any) -> AsyncIterator[None]:
+        """A client in pipeline mode that consumes the topic, over the counted stores."""
         values: dict[str, Any] = {
             "mock": True,
             "group_id": GROUP,
@@ -102,7 +105,16 @@ class Bench:
             "telemetry_enabled": False,
             **options,
         }
-        return ProsodyClient.from_parts(Config.load(values, {}), self.place.broker, SystemRuntime())
+        client = ProsodyClient.from_parts(
+            Config.load(values, {}), self.place.broker, SystemRuntime()
+        )
+        # A client of the embedded broker would take the stores that belong to it.
+        with mock.patch.object(client_module, "make_stores", return_value=self.stores):
+            await client.subscribe(handler)
+        try:
+            yield
+        finally:
+            await client.shutdown()
 
 
 @contextlib.asynccontextmanager
@@ -110,12 +122,7 @@ async def opened(cassandra: str | None) -> AsyncIterator[Bench]:
     """A bench over stores in memory, or over a keyspace of its own in Cassandra."""
     place = memory_place()
     bench = _memory(place) if cassandra is None else _cassandra(place, cassandra)
-    with contextlib.ExitStack() as stack:
-        # A client of the embedded broker would take the stores that belong to it.
-        stack.enter_context(
-            mock.patch.object(client_module, "make_stores", return_value=bench.stores)
-        )
-        stack.enter_context(_counted_requests(bench.requests))
+    with _counted_requests(bench.requests):
         try:
             yield bench
         finally:

@@ -40,7 +40,8 @@ class Timers(NamedTuple):
     fired: int
     """Those of them that did."""
     wrong: int
-    """Firings of a timer that had fired already, was cancelled, or was never set."""
+    """Firings of a timer that had fired already, was cancelled, or was never set. One that a call was to
+    set that failed may fire or not: the call may have had its effect."""
     early: int
     """Attempts that began before the second for which the timer was set."""
     late_max_s: float
@@ -107,24 +108,30 @@ def _deferred(events: Sequence[Event], sights: Sequence[Sight]) -> Deferred:
 
 def _timers(events: Iterable[Event]) -> Timers:
     live: set[Order] = set()
+    asked: set[Order] = set()
     made = cancelled = fired = wrong = early = 0
     late: dict[Order, float] = {}
     for event in events:
         timer = event.key, event.seq
-        if event.kind == "set":
+        if event.kind == "asked":
+            asked.add(timer)
+        elif event.kind == "set":
+            asked.discard(timer)
             made += timer not in live
             live.add(timer)
         elif event.kind == "cancelled":
             cancelled += timer in live
             live.discard(timer)
+            asked.discard(timer)
         elif event.kind == "timer_begin":
             # At its beginning: whoever cancels may not see it run at all.
-            wrong += timer not in live
+            wrong += timer not in live and timer not in asked
             early += event.wall < event.seq
             late.setdefault(timer, event.wall - event.seq)
         elif event.kind == "fired":
             fired += timer in live
             live.discard(timer)
+            asked.discard(timer)
     return Timers(
         set=made,
         cancelled=cancelled,

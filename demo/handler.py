@@ -78,11 +78,13 @@ class OrderHandler(EventHandler):
         time = _whole_second(datetime.now(UTC) + timedelta(seconds=order["after_s"]))
         match order["reminder"]:
             case "set":
+                self._history.timer_asked(key, time)
                 await context.schedule(time)
                 self._history.timer_set(key, time)
             case "move":
+                self._history.timer_asked(key, time)
                 await context.clear_and_schedule(time)
-                self._history.timers_cleared(key)
+                self._history.timers_cleared(key, but=time)
                 self._history.timer_set(key, time)
             case "cancel":
                 for first in (await context.scheduled())[:1]:

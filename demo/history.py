@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 OrderKind = Literal["send", "sent", "begin", "handled", "failed", "send_copy", "sent_copy"]
-TimerKind = Literal["set", "cancelled", "timer_begin", "fired", "timer_failed"]
+TimerKind = Literal["asked", "set", "cancelled", "timer_begin", "fired", "timer_failed"]
 Kind = OrderKind | TimerKind
 
 
@@ -18,8 +18,9 @@ class Event(NamedTuple):
 
     kind: Kind
     """Of an order: ``send`` called, ``sent`` acknowledged; an attempt: ``begin``, then ``handled`` or
-    ``failed``. Of its copy: ``send_copy``, ``sent_copy``. Of a timer: ``set`` and ``cancelled`` when the
-    call has returned; an attempt: ``timer_begin``, then ``fired`` or ``timer_failed``."""
+    ``failed``. Of its copy: ``send_copy``, ``sent_copy``. Of a timer: ``asked`` before the call that sets
+    it, ``set`` and ``cancelled`` when a call has returned; an attempt: ``timer_begin``, then ``fired`` or
+    ``timer_failed``."""
     key: str
     seq: int
     """The order's number; of a timer its second since 1970."""
@@ -58,6 +59,8 @@ class History:
         """By key: orders sent and not yet handled."""
         self.live: dict[str, set[int]] = {}
         """By key: the seconds for which timers are set."""
+        self._asked: dict[str, set[int]] = {}
+        """Those for which the call has not returned, or failed: they may be set."""
         self.timers_waiting = 0
         self.fired = 0
         self.fresh_latencies: list[tuple[str, float]] = []
@@ -112,10 +115,17 @@ class History:
 
     # Timers.
 
+    def timer_asked(self, key: str, time: datetime) -> None:
+        """A timer is about to be set."""
+        second = int(time.timestamp())
+        self._add("asked", key, second)
+        self._asked.setdefault(key, set()).add(second)
+
     def timer_set(self, key: str, time: datetime) -> None:
-        """The call that sets a timer has returned."""
+        """The call that sets it has returned."""
         second = int(time.timestamp())
         self._add("set", key, second)
+        self._asked.get(key, set()).discard(second)
         of_key = self.live.setdefault(key, set())
         # The same second of a key is the same timer.
         self.timers_waiting += second not in of_key
@@ -127,9 +137,12 @@ class History:
         self._add("cancelled", key, second)
         self._gone(key, second)
 
-    def timers_cleared(self, key: str) -> None:
-        """The call that cancels all of a key has returned."""
-        for second in sorted(self.live.get(key, ())):
+    def timers_cleared(self, key: str, but: datetime | None = None) -> None:
+        """The call that cancels all of a key has returned; or all but one, that it set."""
+        kept = None if but is None else int(but.timestamp())
+        for second in sorted(self.live.get(key, set()) | self._asked.pop(key, set())):
+            if second == kept:
+                continue
             self._add("cancelled", key, second)
             self._gone(key, second)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prosody.broker.protocol import ConsumerSettings
 from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
 from prosody.consume.committer import Committer
+from prosody.consume.durable import SETTLE_S
 from prosody.consume.filters import Filters
 from prosody.consume.keeping import Keeping
 from prosody.consume.lanes import Lanes
@@ -71,8 +72,9 @@ class Consumer:
                 group_id=group_id,
                 client_id=client_id,
                 session_timeout_s=config.extra.session_timeout,
-                # A rebalance waits for the drain and the final commit of what is revoked.
-                rebalance_timeout_s=options.shutdown_timeout + COMMIT_TIMEOUT_S + 5.0,
+                # A rebalance waits for the drain, the last store operations and the final commit of what
+                # is revoked.
+                rebalance_timeout_s=(options.shutdown_timeout + SETTLE_S + COMMIT_TIMEOUT_S + 5.0),
                 fetch_bytes=config.extra.fetch_bytes,
                 assignor=config.extra.assignor,
                 metadata_max_age_s=config.extra.metadata_max_age,

@@ -33,7 +33,7 @@ _AGAIN_BASE_S = 0.5
 _AGAIN_MAX_S = 10.0
 """Bounds of the wait before a store that failed is asked again."""
 
-_SETTLE_S = 5.0
+SETTLE_S = 5.0
 """How long a partition that was given up waits for its last store operations."""
 
 
@@ -91,7 +91,6 @@ class Durable:
                 durables.deferring.defer_store_cache_size,
                 durables.runtime,
                 durables.storms,
-                lambda: partition.progress.offset,
             )
         self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
@@ -126,7 +125,7 @@ class Durable:
     async def settled(self) -> None:
         """Wait for operations that are under way, not for long."""
         try:
-            async with asyncio.timeout(_SETTLE_S):
+            async with asyncio.timeout(SETTLE_S):
                 await self.timers.settled()
         except TimeoutError:
             # The store has a deadline of its own; another owner may read before it.
@@ -142,6 +141,7 @@ class Durable:
             event = Timer(timer.key, utc_from_seconds(timer.time))
         try:
             run = Run(partition, None, timer.key, event, timer=timer)
+            run.awaited = partition.progress.awaited
             partition.push(run, self._durables.runtime.monotonic())
         except Exception as error:  # noqa: BLE001
             # A fault of ours: the partition starts again, and loads the timer anew.

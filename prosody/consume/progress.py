@@ -56,6 +56,11 @@ class Progress:
         return self._start.offset - 1 if last is None else last
 
     @property
+    def awaited(self) -> range:
+        """The offsets that were in the log at the start, and have not been admitted yet."""
+        return range(self.last_received + 1, self._start.end)
+
+    @property
     def recalls(self) -> bool:
         """Whether something may come that is finished already."""
         return self._remembered is not None

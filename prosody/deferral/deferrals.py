@@ -30,9 +30,6 @@ RETRY_TIMER: Final = {
     DeferredKind.TIMER: TimerKind.DEFERRED_TIMER,
 }
 
-_PRUNE_LEAST: Final = 64
-"""So many offsets may be remembered for nothing."""
-
 
 class Deferrals:
     """The deferred work of one assignment of a partition.
@@ -53,12 +50,8 @@ class Deferrals:
         cache_size: int,
         runtime: Runtime,
         storms: Storms,
-        first_unfinished: Callable[[], int] | None = None,
     ) -> None:
-        """
-        :param cache_size: ``defer_store_cache_size``.
-        :param first_unfinished: the lowest offset of the partition that is not finished.
-        """
+        """:param cache_size: ``defer_store_cache_size``."""
         self._segment = segment
         self._store = store
         self._timers = timers
@@ -69,10 +62,6 @@ class Deferrals:
         self._closed = False
         self.uncertain = Uncertain(self._remove_finished, runtime, storms)
         """What may be stored although it is handled in place; ``events`` is empty when nothing is."""
-        self._first_unfinished = first_unfinished
-        self.handled: set[int] = set()
-        """Offsets of messages that were handled as deferred ones, and may still come from the log."""
-        self._prune_at = _PRUNE_LEAST
 
     async def open(self) -> None:
         """Load the hashes of all keys with deferred work. May be tried again when it failed.
@@ -206,19 +195,6 @@ class Deferrals:
         if queue is None:
             self._knowledge.lost_queue(kind, key)
         return queue
-
-    def handle(self, offset: int) -> None:
-        """A deferred message is done with.
-
-        Its own record may still come, or wait behind its key: an owner before this one has deferred it
-        and ended before it committed. ``handled`` says then that there is nothing left to do.
-        """
-        if self._first_unfinished is None or offset < (first := self._first_unfinished()):
-            return
-        self.handled.add(offset)
-        if len(self.handled) > self._prune_at:
-            self.handled = {other for other in self.handled if other >= first}
-            self._prune_at = 2 * len(self.handled) + _PRUNE_LEAST
 
     async def failed(self, kind: DeferredKind, key: str, failures: int, error: str) -> None:
         """Note how often the head has failed.

@@ -24,6 +24,11 @@ _log = logging.getLogger("prosody.deferral")
 SAMPLE = 20
 """Outcomes below which there is no rate: a few failures in a quiet service close nothing."""
 
+_RECOVERED = 2 / 3
+"""Of the threshold: below this share the latest attempts say that something has changed. Just below the
+threshold they would say so by chance: when 95 % fail, 17 or fewer of 20 do one time in thirteen, 11 or
+fewer one time in five million."""
+
 
 class Gate:
     """Counts first attempts of messages, and says whether what fails now may be deferred.
@@ -33,9 +38,9 @@ class Gate:
     Open, it closes when of the first attempts in ``defer_failure_window``, at least ``SAMPLE``, the share
     of ``defer_failure_threshold`` or more has failed. Closed, it opens again as soon as that is no longer
     so, or none of the runs it held back still fails, or the latest ``SAMPLE`` attempts of any kind since
-    it closed have a rate below the threshold. The runs held back try again in place, at most
-    ``max_retry_delay`` apart, so it opens within that time of the recovery. Then it counts from nothing:
-    the failures of before would close it at once. Every call is O(1), amortised.
+    it closed have a rate clearly below the threshold (two thirds of it). The runs held back try again in
+    place, at most ``max_retry_delay`` apart, so it opens within that time of the recovery. Then it counts
+    from nothing: the failures of before would close it at once. Every call is O(1), amortised.
     """
 
     def __init__(self, options: DeferOptions, runtime: Runtime, storms: Storms) -> None:
@@ -124,7 +129,8 @@ class Gate:
             return f"fewer than {SAMPLE} first attempts in {self._window_s:.4g} s"
         if rate < self._threshold:
             return f"only {100 * rate:.1f} % of the first attempts in {self._window_s:.4g} s failed"
-        if len(self._latest) == SAMPLE and self._latest_failed < self._threshold * SAMPLE:
+        recovered = self._latest_failed < self._threshold * SAMPLE * _RECOVERED
+        if recovered and len(self._latest) == SAMPLE:
             return f"only {self._latest_failed} of the last {SAMPLE} attempts failed"
         if self._has_held and not self._any_held():
             return "nothing of what was held back fails any more"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prosody.deferral.delays import delay_s, timer_second
 from prosody.errors import StoreError
-from prosody.model.outcome import SUCCESS, Kind, Outcome, Refusal
+from prosody.model.outcome import Kind, Outcome, Refusal
 from prosody.stores.protocol import Deferred, DeferredKind
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Clock(Protocol):
 
 
 class Postponed(Outcome):
-    """A deferred event was refused: it stays deferred, until a time on the monotonic clock."""
+    """A deferred event was not tried: it stays deferred, until a time on the monotonic clock."""
 
     __slots__ = ("until",)
 
@@ -90,8 +90,6 @@ class Defer:
             if deferrals is None:
                 return await inner(run)
             if run.timer is None:
-                if deferrals.handled and _position(run) in deferrals.handled:
-                    return SUCCESS  # as a deferred one, which it was when its last owner ended
                 if deferrals.message_hashes and deferrals.holds(messages, run.key):
                     joined = await append(run, messages, deferrals)
                     if joined is not None:

@@ -44,6 +44,8 @@ _log = logging.getLogger("prosody.deferral")
 
 T = TypeVar("T")
 
+AWAITED_S: Final = 1.0
+"""How long a deferred message waits at a time whose own record is still to come."""
 STORE_WAIT_S: Final = 0.5
 STORE_WAIT_S_MAX: Final = 15.0
 """Between two tries of a store operation that failed; full jitter, so half of it on average."""
@@ -112,6 +114,10 @@ class Redelivery:
     async def _attempt(self, run: Run, kind: DeferredKind, queue: DeferredQueue) -> Outcome:
         """Take the head through the stack; DEFERRED too when it could not be loaded."""
         head = queue.head
+        if kind is DeferredKind.MESSAGE and head.position in run.awaited:
+            # The last owner has deferred it and did not commit that, so its own record comes again, and
+            # perhaps others of its key before it: those come first, and join the queue.
+            return Postponed(None, self._runtime.monotonic() + AWAITED_S)
         run.trace = _trace(run, head)
         if kind is DeferredKind.TIMER:
             run.take_on(None, Timer(run.key, utc_from_seconds(head.position)))
@@ -141,8 +147,6 @@ class Redelivery:
         self, run: Run, kind: DeferredKind, done: Deferred, deferrals: Deferrals
     ) -> DeferredQueue | None:
         """Take the head out, which has ended; what is left."""
-        if kind is DeferredKind.MESSAGE:
-            deferrals.handle(done.position)
         left = await self._persist(run, partial(deferrals.done, kind, run.key, done.position))
         if kind is DeferredKind.MESSAGE:
             self._reload.forget(run, done.position)

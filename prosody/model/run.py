@@ -77,6 +77,9 @@ class Holder(Protocol):
         ...
 
 
+NOTHING_AWAITED = range(0)
+
+
 class Run:
     """An admitted event, from its key queue to its end: a record, or a timer that is due.
 
@@ -88,6 +91,7 @@ class Run:
 
     __slots__ = (
         "attempt",
+        "awaited",
         "began",
         "cancelled",
         "context",
@@ -124,6 +128,9 @@ class Run:
         """None for a timer; that of the message while a deferred one is taken on."""
         self.timer = timer
         """The timer that made this run; None when a record did."""
+        self.awaited = NOTHING_AWAITED
+        """Of a timer: the offsets whose records were still to come when it was queued, so that they and it
+        do not stand in the order of their key."""
         self.redelivered = False
         """What it stands for now was deferred before."""
         self.trace: Mapping[str, str] | None = None

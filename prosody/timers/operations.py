@@ -108,10 +108,13 @@ class Operations:
         return self._memory.kinds[kind].agenda
 
     async def _others(self, key: str, kind: TimerKind, firing: int) -> list[int]:
-        times = set(await self._store.times(self._segment, key, kind))
-        # In memory only: taken out of the store by a call that failed all the same. It would fire.
-        times.update(timer.time for timer in self._agenda(kind).of_key(key))
-        return sorted(times - {firing})
+        """The times of a key's timers but the one that is firing.
+
+        Those that are in memory only are among them: their removal failed, and has happened all the same.
+        """
+        times = await self._store.times(self._segment, key, kind)
+        known = [timer.time for timer in self._agenda(kind).of_key(key)]
+        return sorted({*times, *known} - {firing})
 
     async def _add(self, key: str, time: int, kind: TimerKind, trace: Trace) -> None:
         timer = StoredTimer(time, kind, key, trace)

@@ -180,6 +180,14 @@ def test_failure_names_what_it_is_and_what_it_must_be() -> None:
     assert "must be 2 of 2" in sentence
 
 
+def test_a_timer_whose_call_failed_may_fire_or_not_but_once() -> None:
+    asked = RIGHT.replace("set a7", "set a7, asked a8")
+    assert failed(facts(asked)) == []
+    assert failed(facts(asked + ", timer_begin a8 +0.1, fired a8")) == []
+    twice = asked + ", timer_begin a8 +0.1, fired a8, timer_begin a8 +0.1, fired a8"
+    assert failed(facts(twice)) == ["timers_wrong"]
+
+
 def test_a_timer_may_be_as_late_as_an_order_waits() -> None:
     # The slowest of the other keys took 13 seconds.
     assert failed(facts(RIGHT.replace("+0.5", "+12.9"))) == []

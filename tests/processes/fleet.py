@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tests.processes import mutants
 from tests.processes.histories import held_at
@@ -31,9 +31,11 @@ _TAIL_LINES = 40
 class Member:
     """One process, and its file."""
 
-    def __init__(self, name: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, name: str, folder: Path, process: subprocess.Popen[bytes], history: History
+    ) -> None:
         self.name = name
-        self.history = History(name, folder / f"{name}.jsonl")
+        self.history = history
         self.process = process
         self.log_path = folder / f"{name}.log"
         self.expected_to_run = True
@@ -63,6 +65,11 @@ class Member:
 
 class Fleet:
     """The members of one group; ends them all at the end, by their ids."""
+
+    program: ClassVar[str] = "tests.processes.member"
+    """What a member runs; another one takes the same options, and writes such a file too."""
+    history: ClassVar[type[History]] = History
+    """What reads the file."""
 
     def __init__(self, folder: Path, client: dict[str, Any], work: dict[str, Any]) -> None:
         """
@@ -100,7 +107,7 @@ class Fleet:
             client=self._client,
             **{**self._work, **work},
         )
-        command = [sys.executable, "-m", "tests.processes.member", options.text()]
+        command = [sys.executable, "-m", self.program, options.text()]
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -110,7 +117,8 @@ class Fleet:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        member = Member(name, self._folder, process)
+        history = self.history(name, self._folder / f"{name}.jsonl")
+        member = Member(name, self._folder, process, history)
         self.members.append(member)
         return member
 

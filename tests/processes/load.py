@@ -84,12 +84,12 @@ class Load:
         done = self._fleet.handled_of()
         return sum(count - done[key] for key, count in self.sent.items())
 
-    async def send(self, keys: Sequence[str]) -> None:
-        """One record for each of ``keys``, in this order."""
+    async def send(self, keys: Sequence[str], **more: Any) -> None:
+        """One record for each of ``keys``, in this order; ``more`` is for its handler."""
         sends = []
         for key in keys:
             self.sent[key] += 1
-            sends.append(self._send(key, {"seq": self.sent[key]}))
+            sends.append(self._send(key, {"seq": self.sent[key], **more}))
         await asyncio.gather(*sends)
 
     async def _send(self, key: str, value: Any) -> None:

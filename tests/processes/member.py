@@ -107,7 +107,7 @@ class Handler(EventHandler):
         return chance.random() * options.work_s_max
 
 
-async def main(options: Options) -> None:
+async def main(options: Options, handler: type[Handler]) -> None:
     writer = Writer(Path(options.history))
     runtime = SystemRuntime()
     config = Config.load(options.client, {})
@@ -121,7 +121,7 @@ async def main(options: Options) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin.fileno(), os._exit, ORPHANED)
     async with ProsodyClient.from_parts(config, broker, runtime) as client:
-        await client.subscribe(Handler(options, writer))
+        await client.subscribe(handler(options, writer))
         writer.write("up")
         await stop.wait()
         writer.write("stopping")
@@ -130,10 +130,15 @@ async def main(options: Options) -> None:
     loop.remove_reader(sys.stdin.fileno())
 
 
-if __name__ == "__main__":
+def run(handler: type[Handler]) -> None:
+    """The program; ``handler`` does the work."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s.%(msecs)03d %(name)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    asyncio.run(main(Options(**json.loads(sys.argv[1]))))
+    asyncio.run(main(Options(**json.loads(sys.argv[1])), handler))
+
+
+if __name__ == "__main__":
+    run(Handler)

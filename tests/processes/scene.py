@@ -51,7 +51,9 @@ class Scene:
     async def end(self) -> None:
         await self._look.stop()
 
-    def fleet(self, *, client: dict[str, Any] | None = None, **work: Any) -> Fleet:
+    def fleet(
+        self, kind: type[Fleet] = Fleet, *, client: dict[str, Any] | None = None, **work: Any
+    ) -> Fleet:
         """Members of this group; ``work`` is for their handlers."""
         options = {
             **CLIENT,
@@ -60,7 +62,7 @@ class Scene:
             "subscribed_topics": self.topic,
             **(client or {}),
         }
-        return Fleet(self._folder, options, work)
+        return kind(self._folder, options, work)
 
     def load(self, fleet: Fleet, waiting: Mapping[str, int], seed: int = 0) -> Load:
         """Keeps so many records of each key waiting."""

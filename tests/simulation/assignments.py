@@ -25,6 +25,9 @@ class Assignments:
     thrown out, lost.
     """
 
+    settle_s = 0.0
+    """How long what was given up may wait for store operations that are under way."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.now_s = 0.0
@@ -138,7 +141,8 @@ class Assignments:
     def see_left(self, event: Event) -> None:
         since_s = self._leaves_s.pop(event.member)
         self._check_took(f"{event.member}'s unsubscribe", event.member, since_s)
-        if self.now_s - since_s > self.plan.shutdown_timeout_s + COMMIT_TIMEOUT_S + COMMIT_S:
+        limit_s = self.plan.shutdown_timeout_s + COMMIT_TIMEOUT_S + COMMIT_S + self.settle_s
+        if self.now_s - since_s > limit_s:
             self.fault(f"L4 {event.member}'s unsubscribe took {self.now_s - since_s:.1f} s")
         for held in self.of(event.member):
             if not held.closed and held.void_s is None:
@@ -210,7 +214,7 @@ class Assignments:
             self._thawed_s.get(member, -1.0),
             self._cleared_s,
         )
-        if self.now_s > done_s + COMMIT_S:
+        if self.now_s > done_s + COMMIT_S + self.settle_s:
             self.fault(f"L4 {what} took {self.now_s - since_s:.1f} s")
 
     def _trouble(self, held: Held) -> None:

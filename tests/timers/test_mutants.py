@@ -14,18 +14,20 @@ import random
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import prosody.timers.partition_timers  # noqa: F401  # the modules that mutants take the place of
 from tests.support import run_virtual
+from tests.timers import test_firing, test_operations
+from tests.timers.support import Stage
 from tests.timers.world import play
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
-SEEDS = 250
+SEEDS = 150
 PACKAGE = "prosody.timers."
 
 MUTANTS: dict[str, tuple[str, str, str]] = {
@@ -109,11 +111,6 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "        again = timer.again\n",
         "        again = None\n",
     ),
-    "set again, where a removal may have happened, and not stored": (
-        "operations",
-        "        if not timer.stored:",
-        "        if False:",
-    ),
     "that a timer fires again cannot be taken back": (
         "operations",
         "            timer.again = None\n            return\n",
@@ -196,6 +193,36 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
 }
 
+SEEN_BY_A_TEST: dict[str, tuple[tuple[str, str, str], Callable[[Stage], Coroutine[Any, Any, None]]]] = {
+    # What histories come upon too seldom, or cannot tell apart.
+    "set again, where a removal may have happened, and not stored": (
+        ("operations", "        if not timer.stored:", "        if False:"),
+        test_operations.test_set_again_where_its_removal_has_failed_is_stored_again,
+    ),
+    "an operation that its caller has left is not begun": (
+        (
+            "key_order",
+            "                await self._run(operation, future)",
+            "                if not future.done():\n                    await self._run(operation, future)",
+        ),
+        test_operations.test_a_cancelled_call_goes_on_although_it_has_not_begun,
+    ),
+    "an operation begins after the end": (
+        ("key_order", "            queue.clear()\n", ""),
+        test_operations.test_the_stop_refuses_what_has_not_begun_and_lets_the_rest_end,
+    ),
+    "the wall clock is read only when a timer is due": (
+        ("firing", "wait_s = min(max(self._time(kind) - now, SHORTEST_WAIT_S), wait_s)",
+         "wait_s = max(self._time(kind) - now, SHORTEST_WAIT_S)"),
+        test_firing.test_a_wall_clock_set_forward_is_noticed_within_a_minute,
+    ),
+    "a kind waits for the places of another": (
+        ("firing", "ready = [kind for kind in self._memory.loaded if kind.agenda.next_time() is not None]",
+         "ready = [kind for kind in self._memory.loaded[:1] if kind.agenda.next_time() is not None]"),
+        test_firing.test_one_timer_of_a_key_and_kind_at_a_time,
+    ),
+}  # fmt: skip
+
 
 def mutate(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
     """Put a mutant of a module in its place."""
@@ -243,6 +270,24 @@ def test_a_module_put_in_unchanged_shows_no_fault(
     mutate(monkeypatch, module, text, text)
     for seed in range(20):
         run_virtual(play(random.Random(seed)))
+
+
+async def on_a_stage(test: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
+    stage = await Stage().start()
+    try:
+        await test(stage)
+    finally:
+        stage.timers.stop()
+        await stage.timers.settled()
+
+
+@pytest.mark.parametrize("mutant", list(SEEN_BY_A_TEST))
+def test_mutant_is_seen_by_a_test(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit, test = SEEN_BY_A_TEST[mutant]
+    run_virtual(on_a_stage(test))
+    mutate(monkeypatch, *edit)
+    with pytest.raises(AssertionError):
+        run_virtual(on_a_stage(test))
 
 
 @pytest.mark.parametrize("mutant", list(MUTANTS))

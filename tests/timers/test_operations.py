@@ -295,6 +295,17 @@ async def test_a_cancelled_call_returns_at_once_and_goes_on(stage: Stage) -> Non
     assert stage.seen == [("a", 30)]
 
 
+async def test_a_cancelled_call_goes_on_although_it_has_not_begun(stage: Stage) -> None:
+    stage.state.on_call = Hook("timers.add", lambda: asyncio.sleep(5.0))
+    first = asyncio.create_task(stage.set("a", 30))
+    second = asyncio.create_task(stage.set("a", 31))
+    await settle()
+    second.cancel()
+    await first
+    await asyncio.wait([second])
+    assert await stage.times("a") == [30, 31]
+
+
 @pytest.mark.parametrize("error", [StoreError("x", retriable=True), ValueError("a fault of ours")])
 async def test_what_fails_after_its_caller_has_gone(
     stage: Stage, error: Exception, caplog: pytest.LogCaptureFixture
@@ -362,6 +373,23 @@ async def test_a_cancel_that_failed_leaves_the_timer_to_fire(
     setattr(stage.state, hook, None)
     await stage.handle_all(100)
     assert stage.seen == [("a", 5)]
+
+
+@pytest.mark.parametrize("how", ["clear", "replace"])
+async def test_what_is_left_in_memory_alone_is_cancelled_too(stage: Stage, how: str) -> None:
+    """Its removal has failed and happened all the same: it would fire, but now a cancel succeeds."""
+    await firing(stage, "a", 1, 30)
+    stage.state.on_done = Hook("timers.remove", fail, 1)
+    with pytest.raises(StoreError):
+        await stage.unset("a", 30)
+    assert stage.stored() == [("a", 1)]
+    if how == "clear":
+        await stage.clear("a")
+    else:
+        await stage.replace("a", 5_000)
+    assert await stage.fired[0].end()
+    await stage.handle_all(100)
+    assert len(stage.fired) == 1
 
 
 async def test_calls_fail_at_once_while_the_store_is_down(stage: Stage) -> None:

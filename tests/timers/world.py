@@ -465,6 +465,10 @@ class World:
             else:
                 if chance > 0.9:
                     self.state.restore()
+                    for _ in range(rng.choice((0, 8))):  # more than there is room for
+                        key, time = rng.choice(self.keys), int(self.runtime.wall())
+                        time += rng.choice((0, 1, 2, 3, 5, 8, 13, 40, 41, 42, 300))
+                        self.ask(self.call(owner.timers, key, self.kinds[0], time, "schedule"))
                 call = self.call(
                     owner.timers, rng.choice(self.keys), rng.choice(self.kinds), self.time()
                 )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SLACK_S = 1.0
 """How much later something may come that is to come at once, or after ``commit_interval``."""
+SETTLE_S = 5.0
+"""How long a partition that was given up waits for its store."""
 FAULTS_SHOWN = 10
 
 
@@ -41,6 +43,8 @@ class Lives(Assignments):
 
     def __init__(self, plan: DurablePlan) -> None:
         super().__init__(plan)
+        if not plan.graceful:
+            self.settle_s = SETTLE_S
         self.starts = 0
         self.duplicates = 0
         self.keys: defaultdict[tuple[TopicPartition, str], Key] = defaultdict(Key)
