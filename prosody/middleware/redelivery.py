@@ -181,7 +181,8 @@ class Redelivery:
                     more,
                 )
         at = timer_second(wall, wait_s)
-        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, _trace(run, head)))
+        trace = _trace(run, head)
+        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, trace))
         if failures != queue.failures:
             note = partial(deferrals.failed, kind, run.key, failures, error_text(outcome.error))
             await self._persist(run, note)
