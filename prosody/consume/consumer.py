@@ -22,6 +22,7 @@ from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
 from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.middleware.stacks import build
+from prosody.observe.handler_spans import HandlerSpans
 from prosody.observe.storm import Storms
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prosody.config import Config
     from prosody.middleware.deduplication import Recent
     from prosody.model.handler import HandlerMethods
+    from prosody.observe.tracing import Tracing
     from prosody.produce import Producer
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores
@@ -54,11 +56,13 @@ class Consumer:
         runtime: Runtime,
         client_id: str,
         recent: Recent | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
 
         :param stores: not started yet; None when nothing can be kept.
         :param recent: the message ids that an earlier subscription of this client remembered.
+        :param tracing: where spans go; None makes none.
         """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
@@ -86,6 +90,15 @@ class Consumer:
             self._broker_consumer, self._assignment, options.poll_interval, runtime
         )
         storms = Storms(runtime)
+        spans = None
+        if tracing is not None:
+            spans = HandlerSpans(
+                tracing,
+                message_spans=options.message_spans,
+                timer_spans=options.timer_spans,
+                group_id=group_id,
+            )
+            self._poller.each_turn = spans.look
         dead_letters = None
         if options.failure_topic is not None and config.mode != "best-effort":
             dead_letters = DeadLetterWriter(
@@ -97,6 +110,7 @@ class Consumer:
                 config.retry.max_retry_delay,
                 runtime,
                 storms,
+                spans,
             )
         self._keeping = (
             None
@@ -107,7 +121,7 @@ class Consumer:
         )
         kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
-            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent
+            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans
         )
         deduplication = self._stack.deduplication
         steps = Steps(methods, config.extra.session_timeout, runtime)

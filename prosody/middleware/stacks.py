@@ -2,7 +2,8 @@
 
 The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
 Timeout, Telemetry. The layer that this version does not have yet (Telemetry) is absent, not faked. Around
-each list lies Fired, which makes a run of a timer what one of a message is.
+each list lies Fired, which makes a run of a timer what one of a message is. Spans lie around the handler
+itself, within Invoke, and only while somebody wants them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from prosody.deferral.loader import Loader
     from prosody.model.handler import HandlerMethods
     from prosody.model.message import ExciseMessage, Message
+    from prosody.observe.handler_spans import HandlerSpans
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import DedupStore
@@ -77,12 +79,14 @@ def build(
     dead_letters: DeadLetterWriter | None,
     kept: Kept | None = None,
     recent: Recent | None = None,
+    spans: HandlerSpans | None = None,
 ) -> Stack:
     """The stack of ``config.mode``.
 
     :param dead_letters: needed in low-latency mode; in pipeline mode told of lost deferred messages.
     :param kept: None without stores: nothing is deferred, and ids are remembered in memory only.
     :param recent: the ids that an earlier subscription remembered.
+    :param spans: puts spans around what the handler does, while there is a tracer.
     """
     retry = config.retry
     timeout = Timeout(config.consumer.timeout, runtime, storms)
@@ -126,7 +130,10 @@ def build(
         ]  # fmt: skip
     else:
         layers = [LogAndSkip(), Shutdown(), scheduler, timeout]
-    call = compose([layer for layer in layers if layer], Invoke(methods, torn_down).call)
+    invoke = Invoke(methods, torn_down)
+    if spans is not None:
+        spans.surround(invoke.methods, invoke.not_async)
+    call = compose([layer for layer in layers if layer], invoke.call)
     if redelivery is not None:
         redelivery.call = call
     return Stack(
