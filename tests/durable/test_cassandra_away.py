@@ -32,14 +32,17 @@ TIMERS_A_ROUND = 5
 
 
 @pytest.fixture(scope="module")
-def mortal() -> Iterator[CassandraServer]:
+def mortal(request: pytest.FixtureRequest) -> Iterator[CassandraServer]:
     """A Cassandra that may be killed; what it acknowledged survives that."""
     server = CassandraServer(
         settings={"commitlog_sync": "batch", "commitlog_sync_period": "0ms"},
         jvm_options=("-Xms512m", "-Xmx512m", *QUICK_JVM),
     )
     try:
-        yield server.start()
+        server.launch()
+        request.getfixturevalue("kafka_bootstrap")  # comes up at the same time
+        server.wait_until_ready()
+        yield server
     finally:
         server.close()
 
