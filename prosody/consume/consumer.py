@@ -7,20 +7,18 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING
 
-from prosody.broker.protocol import ConsumerSettings
-from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
+from prosody.consume.assignment import Assignment
 from prosody.consume.committer import Committer
-from prosody.consume.durable import SETTLE_S
 from prosody.consume.filters import Filters
 from prosody.consume.inside import Inside
 from prosody.consume.keeping import Keeping
 from prosody.consume.lanes import Lanes
+from prosody.consume.parts import consumer_settings, dead_letter_writer
 from prosody.consume.poller import Poller
 from prosody.consume.probes import Probes
 from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
-from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.middleware.stacks import build
 from prosody.observe.handler_spans import HandlerSpans
 from prosody.observe.storm import Storms
@@ -69,19 +67,7 @@ class Consumer:
         options = config.consumer
         self._config = config
         self._runtime = runtime
-        self._broker_consumer = broker.consumer(
-            ConsumerSettings(
-                group_id=group_id,
-                client_id=client_id,
-                session_timeout_s=config.extra.session_timeout,
-                # A rebalance waits for the drain, the last store operations and the final commit of what
-                # is revoked.
-                rebalance_timeout_s=(options.shutdown_timeout + SETTLE_S + COMMIT_TIMEOUT_S + 5.0),
-                fetch_bytes=config.extra.fetch_bytes,
-                assignor=config.extra.assignor,
-                metadata_max_age_s=config.extra.metadata_max_age,
-            )
-        )
+        self._broker_consumer = broker.consumer(consumer_settings(config, client_id))
         self._assignment = Assignment(options.shutdown_timeout)
         self._committer = Committer(
             self._broker_consumer, self._assignment, options.commit_interval, runtime
@@ -99,19 +85,7 @@ class Consumer:
                 group_id=group_id,
             )
             self._poller.each_turn = spans.look
-        dead_letters = None
-        if options.failure_topic is not None and config.mode != "best-effort":
-            dead_letters = DeadLetterWriter(
-                producer,
-                options.failure_topic,
-                group_id,
-                config.core.source_system,
-                config.retry.retry_base,
-                config.retry.max_retry_delay,
-                runtime,
-                storms,
-                spans,
-            )
+        dead_letters = dead_letter_writer(config, producer, runtime, storms, spans)
         self._keeping = (
             None
             if stores is None
