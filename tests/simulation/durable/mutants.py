@@ -141,15 +141,6 @@ def followers_overtake(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Defer, "_append", impatient)
 
 
-def finished_in_place_stays(patch: pytest.MonkeyPatch) -> None:
-    """What failed to be deferred, and was handled in place, stays in the store if it is there."""
-
-    async def finished(*_: Any) -> None:
-        return
-
-    patch.setattr(Deferrals, "finished_in_place", finished)
-
-
 def deferred_timers_not_cancelled(patch: pytest.MonkeyPatch) -> None:
     from prosody.deferral.timer_calls import TimerCalls
 
@@ -217,7 +208,7 @@ def memory_tier_not_asked_again(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "a timer fires early": (fires_early, "L6"),
-    "a cancel is forgotten after a restart": (cancel_not_stored, "L6"),
+    "a cancel is forgotten after a restart": (cancel_not_stored, "L6 timer"),
     "a timer fires that was cancelled while it waited": (cancelled_while_queued_fires, "L6"),
     "a timer that has fired stays in the store": (fired_not_removed, "L"),
     "retry timers are lost on handover": (retry_timers_not_loaded, "L4"),
@@ -228,7 +219,6 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "a deferred message does not wait for its own record": (row_before_its_record, "L"),
     "the hashes are not loaded at assignment": (hashes_not_loaded, "L1"),
     "who cannot be deferred behind others overtakes them": (followers_overtake, "L1"),
-    "what was handled in place comes again": (finished_in_place_stays, "L"),
     "a deferred timer cannot be cancelled": (deferred_timers_not_cancelled, "L6"),
     "recorded before it is handled": (recorded_too_soon, "dedup"),
     "a deferred message is recorded": (deferred_is_recorded, "dedup"),
