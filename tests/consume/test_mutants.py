@@ -57,8 +57,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a retry holds its permit": (
         "middleware.stacks",
-        "layers = [retries(None), monopolization, Shutdown(), scheduler, timeout]",
-        "layers = [Shutdown(), scheduler, retries(None), monopolization, timeout]",
+        "deduplication, retries(None), defer, monopolization, Shutdown(), scheduler, timeout",
+        "Shutdown(), scheduler, deduplication, retries(None), defer, monopolization, timeout",
     ),
     "a wait holds its permit": (
         "middleware.retry",
@@ -77,8 +77,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a key that is refused waits for ever": (
         "middleware.retry",
-        "outcome.until - self._runtime.monotonic())",
-        "1e9)",
+        "delay_s = outcome.until - self._runtime.monotonic()",
+        "delay_s = 1e9",
     ),
     "what waits for a permit outlives its partition": (
         "consume.partition",
@@ -87,8 +87,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "an abandoned run completes its offset": (
         "consume.partition",
-        "if outcome is SUCCESS or outcome.kind is not Kind.ABANDONED:",
-        "if True:",
+        "if run.timer is None and (outcome is SUCCESS or outcome.kind is not Kind.ABANDONED):",
+        "if run.timer is None:",
     ),
     "a transient failure ends the record": (
         "middleware.retry",
