@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from benchmarks.storing import Bench
 
 DEADLINE_S = 300.0
-YEAR_S = 365 * 86_400
+DAY_S = 86_400
+YEAR_S = 365 * DAY_S
 PHASES = (
     "nothing",
     "schedule",
-    "schedule again",
+    "schedule, a new slab each",
     "scheduled",
     "clear_and_schedule",
     "unschedule",
@@ -69,8 +70,12 @@ class Phases:
         self.wrong = Counter()
 
     def _far(self, key: str, more: int = 0) -> datetime:
-        """A time of its own for each key, about half a year ahead."""
-        return self._base + timedelta(seconds=int(key[4:]) * 7919 % (YEAR_S // 4) + more)
+        """A time for each key, spread over one day half a year ahead."""
+        return self._base + timedelta(seconds=int(key[4:]) * 7919 % DAY_S + more)
+
+    def _alone(self, key: str) -> datetime:
+        """An hour for each key, so that a store that keeps timers by the hour has to begin one."""
+        return self._base + timedelta(days=2, hours=int(key[4:]))
 
     async def on_message(self, context: Any, message: Any) -> None:
         if not self.began:
@@ -79,10 +84,10 @@ class Phases:
         match self.phase:
             case "schedule":
                 await context.schedule(self._far(key))
-            case "schedule again":
-                await context.schedule(self._far(key, 1))
+            case "schedule, a new slab each":
+                await context.schedule(self._alone(key))
             case "scheduled":
-                expected = [self._far(key), self._far(key, 1)]
+                expected = [self._far(key), self._alone(key)]
                 self.wrong["not there"] += await context.scheduled() != expected
             case "clear_and_schedule":
                 await context.clear_and_schedule(self._far(key, 2))

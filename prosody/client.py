@@ -21,6 +21,7 @@ from prosody.errors import (
     TopicsNotFoundError,
 )
 from prosody.model.handler import HandlerMethods
+from prosody.observe.tracing import Tracing
 from prosody.produce import Producer
 from prosody.runtime import SystemRuntime
 from prosody.stores.factory import make_stores
@@ -88,6 +89,7 @@ class ProsodyClient:
         self._runtime = runtime
         self._pid = os.getpid()
         self._client_id = socket.gethostname()
+        self._tracing = Tracing(own=not config.core.mock)
         self._producer = Producer(
             broker,
             ProducerSettings(
@@ -100,6 +102,7 @@ class ProsodyClient:
             id_cache_size=(
                 config.consumer.idempotence_cache_size if config.extra.send_cache_enabled else 0
             ),
+            tracing=self._tracing,
         )
         self._consumer: Consumer | None = None
         self._recent: Recent | None = None
@@ -128,6 +131,7 @@ class ProsodyClient:
         self._check_process()
         if self._sends_closed:
             raise ClientClosedError(_CLOSED)
+        await self._tracing.begin()
         await self._producer.send(topic, key, payload)
 
     async def subscribe(self, handler: object) -> None:
@@ -138,7 +142,7 @@ class ProsodyClient:
 
         :param handler: an :class:`~prosody.EventHandler`, or any object with its methods.
         :raises HandlerTypeError: the object lacks ``on_message``, or a method cannot be called.
-        :raises ConfigurationError: options needed for consuming are missing.
+        :raises ConfigurationError: options needed for consuming are missing, or ``probe_port`` is taken.
         :raises TopicsNotFoundError: naming every missing topic.
         :raises ConsumerStateError: already subscribed.
         :raises BrokerError: the broker cannot be reached or refuses.
@@ -154,6 +158,7 @@ class ProsodyClient:
             if self._config.consumer_problems:
                 raise ConfigurationError(self._config.consumer_problems)
             await self._check_failure_topic()
+            await self._tracing.begin()
             consumer = Consumer(
                 self._config,
                 self._broker,
@@ -163,6 +168,7 @@ class ProsodyClient:
                 self._runtime,
                 self._client_id,
                 self._recent,
+                self._tracing,
             )
             await consumer.start()
             self._consumer = consumer
@@ -178,6 +184,7 @@ class ProsodyClient:
         self._check_process()
         async with self._changing:
             await self._stop_consumer()
+            await self._tracing.flush()
 
     async def shutdown(self) -> None:
         """Unsubscribe, deliver what is buffered, close all connections. For good; idempotent.
@@ -194,7 +201,10 @@ class ProsodyClient:
                 if self._consumer is None:
                     # Else the wait was cancelled and handlers still run: the next call ends this.
                     self._sends_closed = True
-                    await self._producer.stop()
+                    try:
+                        await self._producer.stop()
+                    finally:
+                        await self._tracing.close()
 
     async def consumer_state(self) -> str:
         """``unconfigured``, ``configured``, ``running`` or ``shut_down``; see the class."""

@@ -19,7 +19,8 @@ from prosody.errors import (
     SendTimeoutError,
 )
 from prosody.model.run import shorten
-from prosody.observe.tracing import trace_headers
+from prosody.observe import spans
+from prosody.observe.tracing import Tracing, trace_headers
 
 if TYPE_CHECKING:
     from prosody.broker.protocol import (
@@ -50,10 +51,12 @@ class Producer:
         source_system: str,
         send_timeout_s: float | None,
         id_cache_size: int,
+        tracing: Tracing | None = None,
     ) -> None:
         """
         :param send_timeout_s: limit of a whole send in seconds; None leaves it to the broker.
         :param id_cache_size: how many (topic, key, id) triples are remembered; 0 remembers none.
+        :param tracing: where spans go; the program's provider unless given.
         """
         self._broker = broker
         self._settings = settings
@@ -62,6 +65,7 @@ class Producer:
         self._sent: LRUCache[bytes, None] | None = (
             LRUCache(maxsize=id_cache_size) if id_cache_size else None
         )
+        self._tracing = tracing or Tracing()
         self._producer: BrokerProducer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[BrokerProducer] | None = None
@@ -79,8 +83,16 @@ class Producer:
                 shorten(payload["id"]),
             )
             return
-        headers: Headers = [*trace_headers(), self._source_system]
-        await self.send_record(topic, key=key_bytes, value=value, headers=headers)
+        tracer = self._tracing.tracer()
+        if tracer is None:
+            headers = [*trace_headers(), self._source_system]
+            await self.send_record(topic, key=key_bytes, value=value, headers=headers)
+        else:
+            with spans.Sending(tracer, self._tracing, topic, key, len(value)) as span:
+                headers = [*trace_headers(span.context), self._source_system]
+                span.sent = await self.send_record(
+                    topic, key=key_bytes, value=value, headers=headers
+                )
         if digest is not None and self._sent is not None:
             self._sent[digest] = None
 

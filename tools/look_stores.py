@@ -96,14 +96,27 @@ class CassandraStoresLook:
     def _ask(self, question: Any) -> Any:
         # Imported here: the driver takes a while, and the embedded stores do not need it.
         from cassandra import ConsistencyLevel, DriverException, ProtocolVersion
-        from cassandra.cluster import Cluster, NoHostAvailable
+        from cassandra.cluster import (
+            EXEC_PROFILE_DEFAULT,
+            Cluster,
+            ExecutionProfile,
+            NoHostAvailable,
+        )
+        from cassandra.policies import RoundRobinPolicy
 
         host, _, port = self._address.rpartition(":")
-        cluster = Cluster([(host, int(port))], protocol_version=ProtocolVersion.V4)
+        profile = ExecutionProfile(
+            load_balancing_policy=RoundRobinPolicy(),
+            # As the library writes, so that nothing it has written is missed.
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+        )
+        cluster = Cluster(
+            [(host, int(port))],
+            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            protocol_version=ProtocolVersion.V4,
+        )
         try:
-            session = cluster.connect()
-            session.default_consistency_level = ConsistencyLevel.LOCAL_QUORUM
-            return question(session)
+            return question(cluster.connect())
         except (DriverException, NoHostAvailable, OSError) as error:
             raise LookError(f"Cassandra at {self._address} does not say: {error!r}") from error
         finally:

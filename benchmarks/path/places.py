@@ -30,6 +30,8 @@ class Place:
         self.broker = broker
         self._look = look
         self.topic = ""
+        self.headers: tuple[tuple[str, bytes | None], ...] = (("source-system", b"bench"),)
+        """Of each record."""
 
     async def fill(self, records: list[tuple[bytes, bytes]]) -> None:
         """Make a new topic of four partitions that holds ``records``."""
@@ -42,11 +44,12 @@ class Place:
     async def append(self, records: list[tuple[bytes, bytes]]) -> None:
         producer = self.broker.producer(ProducerSettings("bench", "lz4", "crc32"))
         await producer.start()
-        headers = (("source-system", b"bench"),)
         for chunk in _chunks(records):
             await asyncio.gather(
                 *(
-                    producer.send(self.topic, key=key, value=value, headers=headers, timeout_s=60.0)
+                    producer.send(
+                        self.topic, key=key, value=value, headers=self.headers, timeout_s=60.0
+                    )
                     for key, value in chunk
                 )
             )

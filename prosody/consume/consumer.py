@@ -7,19 +7,20 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING
 
-from prosody.broker.protocol import ConsumerSettings
-from prosody.consume.assignment import COMMIT_TIMEOUT_S, Assignment
+from prosody.consume.assignment import Assignment
 from prosody.consume.committer import Committer
-from prosody.consume.durable import SETTLE_S
 from prosody.consume.filters import Filters
+from prosody.consume.inside import Inside
 from prosody.consume.keeping import Keeping
 from prosody.consume.lanes import Lanes
+from prosody.consume.parts import consumer_settings, dead_letter_writer
 from prosody.consume.poller import Poller
+from prosody.consume.probes import Probes
 from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
-from prosody.middleware.dead_letter import DeadLetterWriter
 from prosody.middleware.stacks import build
+from prosody.observe.handler_spans import HandlerSpans
 from prosody.observe.storm import Storms
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prosody.config import Config
     from prosody.middleware.deduplication import Recent
     from prosody.model.handler import HandlerMethods
+    from prosody.observe.tracing import Tracing
     from prosody.produce import Producer
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores
@@ -52,30 +54,20 @@ class Consumer:
         runtime: Runtime,
         client_id: str,
         recent: Recent | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
 
         :param stores: not started yet; None when nothing can be kept.
         :param recent: the message ids that an earlier subscription of this client remembered.
+        :param tracing: where spans go; None makes none.
         """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
         options = config.consumer
         self._config = config
         self._runtime = runtime
-        self._broker_consumer = broker.consumer(
-            ConsumerSettings(
-                group_id=group_id,
-                client_id=client_id,
-                session_timeout_s=config.extra.session_timeout,
-                # A rebalance waits for the drain, the last store operations and the final commit of what
-                # is revoked.
-                rebalance_timeout_s=(options.shutdown_timeout + SETTLE_S + COMMIT_TIMEOUT_S + 5.0),
-                fetch_bytes=config.extra.fetch_bytes,
-                assignor=config.extra.assignor,
-                metadata_max_age_s=config.extra.metadata_max_age,
-            )
-        )
+        self._broker_consumer = broker.consumer(consumer_settings(config, client_id))
         self._assignment = Assignment(options.shutdown_timeout)
         self._committer = Committer(
             self._broker_consumer, self._assignment, options.commit_interval, runtime
@@ -84,18 +76,16 @@ class Consumer:
             self._broker_consumer, self._assignment, options.poll_interval, runtime
         )
         storms = Storms(runtime)
-        dead_letters = None
-        if options.failure_topic is not None and config.mode != "best-effort":
-            dead_letters = DeadLetterWriter(
-                producer,
-                options.failure_topic,
-                group_id,
-                config.core.source_system,
-                config.retry.retry_base,
-                config.retry.max_retry_delay,
-                runtime,
-                storms,
+        spans = None
+        if tracing is not None:
+            spans = HandlerSpans(
+                tracing,
+                message_spans=options.message_spans,
+                timer_spans=options.timer_spans,
+                group_id=group_id,
             )
+            self._poller.each_turn = spans.look
+        dead_letters = dead_letter_writer(config, producer, runtime, storms, spans)
         self._keeping = (
             None
             if stores is None
@@ -105,7 +95,7 @@ class Consumer:
         )
         kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
-            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent
+            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans
         )
         deduplication = self._stack.deduplication
         steps = Steps(methods, config.extra.session_timeout, runtime)
@@ -137,6 +127,17 @@ class Consumer:
             undecodable=storms.of(logging.getLogger("prosody.partition")),
             skipped=storms.of(logging.getLogger("prosody.partition")),
         )
+        self.inside = Inside(
+            runtime,
+            self._assignment,
+            self._broker_consumer,
+            self._stack,
+            stores,
+            self.not_ready,
+            self.stalled,
+        )
+        """For those who look and touch nothing."""
+        self.probes = Probes(config, self, self.inside)
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -186,9 +187,16 @@ class Consumer:
         )
         return [*([] if problem is None else [problem]), *of_partitions]
 
+    def unreadable(self) -> list[str]:
+        """Partitions that give no records, and why, a text each; others go on."""
+        found = sorted(self._broker_consumer.unreadable.items())
+        return [f"topic {tp.topic!r} partition {tp.partition}: {why}" for tp, why in found]
+
     async def start(self) -> None:
         """Join the group and begin to consume. When it raises, nothing is left running."""
         try:
+            # First: a port that is taken is found before the group hears of this member.
+            await self.probes.start()
             if self._keeping is not None:
                 await self._keeping.stores.start()
             elif self._config.mode == "pipeline":
@@ -242,8 +250,11 @@ class Consumer:
         try:
             await self._broker_consumer.stop()
         finally:
-            if self._keeping is not None:
-                await self._keeping.stop()
+            try:
+                if self._keeping is not None:
+                    await self._keeping.stop()
+            finally:
+                await self.probes.stop()
 
     @property
     def stopped(self) -> bool:

@@ -37,6 +37,21 @@ class Inbox:
         """Whether everything received is admitted."""
         return self._next >= len(self._records)
 
+    @property
+    def left(self) -> Sequence[Record]:
+        """What is not admitted yet."""
+        return self._records[self._next :]
+
+    def blocked(self) -> str | None:
+        """Why no record would be admitted now, for people; None when one would be."""
+        outstanding, most = self._tracker.outstanding, self._shared.max_uncommitted
+        if outstanding >= most:
+            return f"{outstanding} of its messages are unfinished, max_uncommitted is {most}"
+        metadata_max = self._shared.metadata_max
+        if self._admissible <= 0 and self._progress.admissible(metadata_max) <= 0:
+            return "so much is finished ahead of its oldest message that a commit can note no more"
+        return None
+
     def put(self, records: Sequence[Record]) -> None:
         """Take polled records behind those that are here."""
         left = self._records[self._next :]

@@ -63,9 +63,9 @@ class Partition:
         self.durable = shared.durables.of(self) if shared.durables else None
         self.timer_calls = self.durable.calls if self.durable else None
         self.deferrals = self.durable.deferrals if self.durable else None
-        self._open = self.durable is None
+        self.opened = self.durable is None
         """Whether records may be admitted: not before it is known which keys have deferred work."""
-        self._unwritten = Unwritten(self)
+        self.unwritten = Unwritten(self)
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -77,8 +77,8 @@ class Partition:
         self._ends_until_look = self._ends_per_look = max(
             1, min(shared.max_uncommitted // ADMIT_SHARE, ADMIT_MOST)
         )
-        self._inbox = Inbox(self, shared)
-        self._admit = self._inbox.admit
+        self.inbox = Inbox(self, shared)
+        self._admit = self.inbox.admit
         self._idle: asyncio.Future[None] | None = None
         self._drained: asyncio.Task[None] | None = None
 
@@ -87,21 +87,21 @@ class Partition:
     @property
     def wants_records(self) -> bool:
         """Whether everything polled so far is admitted, so that the next poll should ask again."""
-        return self.running and self._inbox.empty
+        return self.running and self.inbox.empty
 
     def receive(self, records: Sequence[Record]) -> None:
         """Take polled records, in offset order; admit what there is room for."""
         if not self.running:
             return  # polled before, delivered after the partition was given up
-        self._inbox.put(records)
+        self.inbox.put(records)
         self.admit()
 
     # Called by the durable side
 
     def open(self) -> None:
         """Admit records from now on."""
-        if not self._open:
-            self._open = True
+        if not self.opened:
+            self.opened = True
             self.admit()
 
     # Called by the admission
@@ -122,7 +122,7 @@ class Partition:
 
     def admit(self) -> None:
         """Move records from the inbox to the key queues while there is room. Does not raise."""
-        if self._inbox.empty or not self._open:
+        if self.inbox.empty or not self.opened:
             return
         try:
             self._admit()
@@ -145,7 +145,7 @@ class Partition:
         if run.timer is None and (outcome is SUCCESS or outcome.kind is not Kind.ABANDONED):
             assert run.record is not None, "a run has a record or a timer"
             if run.unwritten:
-                self._unwritten.runs.add(run)
+                self.unwritten.runs.add(run)
             else:
                 self.tracker.complete(run.record.offset)
         if self.queue.done(run.key):
@@ -159,8 +159,8 @@ class Partition:
 
     def written(self, run: Run) -> None:
         """What ``finish`` left to be written about ``run`` is written, or will never be."""
-        self._unwritten.written(run)
-        if not self._unwritten.runs:
+        self.unwritten.written(run)
+        if not self.unwritten.runs:
             self._end_wait()
 
     def fail(self, run: Run, error: BaseException) -> None:
@@ -233,7 +233,7 @@ class Partition:
                         "handler did not stop within the shutdown timeout, left behind: %s",
                         run.where(),
                     )
-        self._unwritten.give_up()
+        self.unwritten.give_up()
         self._close()
         if self.durable is not None:
             await self.durable.settled()
@@ -255,7 +255,7 @@ class Partition:
         self.running = False
         if self.durable is not None:
             self.durable.drain()
-        self._inbox.clear()
+        self.inbox.clear()
         self.queue.clear()
         for run in tuple(self.runs):
             if run.task is not None:
@@ -284,7 +284,7 @@ class Partition:
 
     @property
     def _busy(self) -> bool:
-        return bool(self.runs or self._unwritten.runs)
+        return bool(self.runs or self.unwritten.runs)
 
     def _close(self) -> None:
         self.closed = True

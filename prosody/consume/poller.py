@@ -9,6 +9,8 @@ from prosody.errors import BrokerError
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prosody.broker.protocol import BrokerConsumer
     from prosody.consume.assignment import Assignment
     from prosody.runtime import Runtime
@@ -19,6 +21,10 @@ POLL_RECORDS_MAX = 1000
 """Records taken from the broker at once, so that one poll cannot hold the event loop for long."""
 
 _FAILURE_PAUSE_S_MIN = 0.1
+
+
+def _nothing() -> None:
+    """There is nothing to look at."""
 
 
 class Poller:
@@ -45,6 +51,8 @@ class Poller:
         self._refusal: str | None = None
         """The refusal that was told last."""
         self._waiting = False
+        self.each_turn: Callable[[], None] = _nothing
+        """Called before what a poll brought is handed on; what is to be looked at now and then."""
         self.last_poll = runtime.monotonic()
         """When the last poll returned; a poller that stands still shows here."""
 
@@ -71,6 +79,7 @@ class Poller:
                 self._waiting = False
             self.last_poll = self._runtime.monotonic()
             self._note_success()
+            self.each_turn()
             for topic_partition, records in polled.items():
                 partition = self._assignment.get(topic_partition)
                 if partition is not None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from prosody.consume.doing import doing
+from prosody.consume.inside import run_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from prosody.consume.poller import Poller
     from prosody.consume.steps import Steps
     from prosody.middleware.scheduler import Scheduler
-    from prosody.model.run import Run
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
@@ -126,19 +128,7 @@ class Watch:
         offset, since = oldest
         age = f"is unfinished for {now - since:.0f} s"
         # Always the first of its key, as what lies before it there is older.
-        run = next(
-            (run for run in partition.runs if run.record and run.record.offset == offset), None
-        )
+        run = run_of(partition, offset)
         if run is not None:
-            return f"{run.where()} {age}: {self._doing(run)}"
+            return f"{run.where()} {age}: {doing(run, self._scheduler, self._runtime)}"
         return f"{partition.name} offset {offset} {age}: its partition starts nothing more"
-
-    def _doing(self, run: Run) -> str:
-        if run.handling:
-            told = ", told to stop" if run.cancelled else ""
-            return f"its handler runs (attempt {run.attempt}{told})"
-        if self._scheduler.awaited_by(run):
-            return f"it waits for a permit ({self._scheduler.in_use} in use)"
-        if run.interruptible is not None:
-            return f"it is in backoff after attempt {run.attempt}"
-        return f"it is between the steps of attempt {run.attempt}"

@@ -36,6 +36,24 @@ class RecordSender(Protocol):
     ) -> SentRecord: ...
 
 
+class SendSpan(Protocol):
+    """A span around all tries to write one dead letter."""
+
+    def refused(self, error: BaseException) -> None: ...
+
+    def end(self, sent: SentRecord | None) -> None: ...
+
+
+class Spans(Protocol):
+    """Makes them, where somebody wants spans."""
+
+    def dead_letter(
+        self, run: Run, topic: str, value: bytes | None, headers: list[tuple[str, bytes | None]]
+    ) -> SendSpan | None:
+        """May add its own trace to ``headers``."""
+        ...
+
+
 class DeadLetterWriter:
     """Writes failed messages to the failure topic, again and again until it is done.
 
@@ -53,6 +71,7 @@ class DeadLetterWriter:
         max_delay_s: float,
         runtime: Runtime,
         storms: Storms,
+        spans: Spans | None = None,
     ) -> None:
         self._sender = sender
         self._topic = topic
@@ -62,6 +81,7 @@ class DeadLetterWriter:
         self._max_delay_s = max_delay_s
         self._runtime = runtime
         self._storm = storms.of(_log)
+        self._spans = spans
 
     async def write(self, run: Run, error: BaseException | None) -> bool:
         """Write the dead letter of ``run``; False when a shutdown came first.
@@ -103,6 +123,26 @@ class DeadLetterWriter:
         headers: list[tuple[str, bytes | None]],
         error: BaseException | None,
     ) -> bool:
+        """Write it, in a span where somebody wants one."""
+        spans = self._spans
+        span = None if spans is None else spans.dead_letter(run, self._topic, value, headers)
+        sent = None
+        try:
+            sent = await self._until_written(run, key, value, headers, error, span)
+        finally:
+            if span is not None:
+                span.end(sent)
+        return sent is not None
+
+    async def _until_written(
+        self,
+        run: Run,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]],
+        error: BaseException | None,
+        span: SendSpan | None,
+    ) -> SentRecord | None:
         dropped = len(value or b"")
         failures = refusals = 0
         while True:
@@ -114,6 +154,8 @@ class DeadLetterWriter:
                 # The message must not get lost, so the write is repeated; without its value only if
                 # it is that which the broker will never take.
                 failures += 1
+                if span is not None:
+                    span.refused(failure)
                 refusals = refusals + 1 if isinstance(failure, RecordTooLargeError) else 0
                 # The second time in a row: a broker refuses whole batches, perhaps for a neighbour's size.
                 if refusals == 2 and value is not None:
@@ -141,8 +183,8 @@ class DeadLetterWriter:
                         failure,
                         more,
                     )
-                if not await pause(run, delay_s):
-                    return False
+                if not await pause(run, delay_s, failure):
+                    return None
             else:
                 # The topic has them all, with their errors; the log need not in a storm.
                 more = self._storm.allows(logging.ERROR)
@@ -157,7 +199,7 @@ class DeadLetterWriter:
                         more,
                         exc_info=error,
                     )
-                return True
+                return sent
 
     def _source(
         self, run: Run, kind: str, offset: int | None, timestamp_ms: int, text: str

@@ -11,7 +11,7 @@ from prosody.model.outcome import Kind, Outcome, Refusal
 from prosody.stores.protocol import Deferred, DeferredKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from prosody.broker.protocol import Record
     from prosody.config.options_qos import DeferOptions
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.deferral")
-
-_TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 
 
 class Clock(Protocol):
@@ -238,18 +236,10 @@ def _position(run: Run) -> int:
 def _entry(run: Run) -> Deferred:
     """What is stored of an event."""
     if run.timer is not None:
-        return Deferred(run.timer.time, 0, run.timer.trace)
+        return Deferred(run.timer.time, 0, run.origin())
     record = run.record
     assert record is not None, "a run has a record or a timer"
-    return Deferred(record.offset, record.timestamp, _trace_of(record), record)
-
-
-def _trace_of(record: Record) -> Mapping[str, str]:
-    trace: dict[str, str] = {}
-    for name, value in record.headers:
-        if name in _TRACE_HEADERS and value is not None and name not in trace:
-            trace[name] = value.decode("ascii", "replace")
-    return trace
+    return Deferred(record.offset, record.timestamp, run.origin(), record)
 
 
 def error_text(error: BaseException | None) -> str:

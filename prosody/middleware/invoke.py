@@ -26,11 +26,12 @@ class Invoke:
     """Calls ``on_message``, ``on_timer`` or ``on_excise``; its ``call`` is the end of every stack."""
 
     def __init__(self, methods: HandlerMethods, torn_down: Callable[[], bool]) -> None:
-        self._methods: dict[type, Any] = {
+        self.methods: dict[type, Any] = {
             Message: methods.on_message,
             Timer: methods.on_timer or self._no_on_timer,
             ExciseMessage: methods.on_excise,
         }
+        """What is called, by the type of the event. Whoever traces handlers replaces them here."""
         self._name = methods.name
         self._torn_down = torn_down
         """Whether all tasks of the loop are being cancelled, as ``asyncio.run`` does at its end."""
@@ -40,7 +41,7 @@ class Invoke:
         if event is None:
             # Undecodable: only stacks with a dead-letter topic let such a run come this far.
             return Outcome(Kind.PERMANENT, run.error)
-        method = self._methods[type(event)]
+        method = self.methods[type(event)]
         context = run.context
         if context is None:
             context = run.context = Context(run)
@@ -58,7 +59,7 @@ class Invoke:
                 await pending
                 outcome = SUCCESS
             else:
-                outcome = Outcome(Kind.TRANSIENT, self._not_async(method, pending))
+                outcome = Outcome(Kind.TRANSIENT, self.not_async(method, pending))
         except asyncio.CancelledError as error:
             if self._torn_down():
                 raise  # the whole loop is going down: not ours to hold up
@@ -87,7 +88,8 @@ class Invoke:
             "'async def on_timer(self, context, timer)'"
         )
 
-    def _not_async(self, method: Any, returned: object) -> HandlerTypeError:
+    def not_async(self, method: Any, returned: object) -> HandlerTypeError:
+        """The error for a method that returned nothing to wait for."""
         name = getattr(method, "__name__", "on_message")
         return HandlerTypeError(
             f"{self._name}.{name} must be an async method; it returned {returned!r} "

@@ -61,6 +61,12 @@ class Monopolization:
 
         return unless_greedy
 
+    def held_until(self, place: tuple[int, str], now: float) -> float | None:
+        """When a key that would be refused now has room again; None when it has room."""
+        if self.meter.used(place, now) <= self._limit_s:
+            return None
+        return self.meter.room_at(place, self._limit_s, now)
+
     async def _refuse(self, run: Run, used_s: float, now: float) -> Refusal:
         self.refusals += 1
         room_at = self.meter.room_at(run.place, self._limit_s, now)

@@ -25,6 +25,7 @@ from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import WorkClass
 from prosody.model.times import utc_from_seconds
+from prosody.model.trace import is_attempt_of
 from prosody.stores.protocol import DeferredKind, TimerKind
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
-    from prosody.stores.protocol import Deferred, DeferredQueue
+    from prosody.stores.protocol import Deferred, DeferredQueue, Trace
 
 _log = logging.getLogger("prosody.deferral")
 
@@ -117,6 +118,7 @@ class Redelivery:
             # The last owner has deferred it and did not commit that, so its own record comes again, and
             # perhaps others of its key before it: those come first, and join the queue.
             return Postponed(None, self._runtime.monotonic() + AWAITED_S)
+        run.trace = _trace(run, head)
         if kind is DeferredKind.TIMER:
             run.take_on(None, Timer(run.key, utc_from_seconds(head.position)))
         else:
@@ -179,7 +181,8 @@ class Redelivery:
                     more,
                 )
         at = timer_second(wall, wait_s)
-        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, head.trace))
+        trace = _trace(run, head)
+        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, trace))
         if failures != queue.failures:
             note = partial(deferrals.failed, kind, run.key, failures, error_text(outcome.error))
             await self._persist(run, note)
@@ -211,5 +214,18 @@ class Redelivery:
                 if not going_on:
                     break
                 # Once more after a shutdown has ended the wait: what is written now runs nowhere twice.
-                going_on = await pause(run, wait_s)
+                going_on = await pause(run, wait_s, error)
         raise GivenUpError
+
+
+def _trace(run: Run, head: Deferred) -> Trace:
+    """The trace of a deferred event: that of its first attempt, if it is known.
+
+    What was deferred behind others had none when it was stored. Then its retry timer keeps it.
+    """
+    if run.trace is not None and is_attempt_of(run.trace, head.position):
+        return run.trace
+    assert run.timer is not None, "a retry timer made this run"
+    if is_attempt_of(run.timer.trace, head.position):
+        return run.timer.trace
+    return head.trace

@@ -65,7 +65,8 @@ class Retry:
             failures = 0
             while outcome.kind is Kind.TRANSIENT:
                 if isinstance(outcome, Refusal):
-                    going_on = await pause(run, outcome.until - self._runtime.monotonic())
+                    delay_s = outcome.until - self._runtime.monotonic()
+                    going_on = await pause(run, delay_s, outcome.error)
                 else:
                     failures += 1
                     if max_retries is not None and failures > max_retries:
@@ -102,7 +103,7 @@ class Retry:
                 more,
                 exc_info=outcome.error if failures == 1 else None,
             )
-        return await pause(run, delay_s)
+        return await pause(run, delay_s, outcome.error)
 
     def _gave_up(self, run: Run, failures: int, outcome: Outcome) -> None:
         more = self._storm.allows(logging.ERROR)
@@ -112,23 +113,37 @@ class Retry:
             )
 
 
-async def pause(run: Run, delay_s: float) -> bool:
+class Pause(asyncio.Future[bool]):
+    """What a run waits for in ``pause``; other waits of a run are plain futures."""
+
+    until: float
+    """When the wait ends by itself, on the loop's clock."""
+    cause: BaseException | None
+    """What it waits because of, as far as that is known."""
+
+
+async def pause(run: Run, delay_s: float, cause: BaseException | None = None) -> bool:
     """Wait ``delay_s`` seconds outside the handler; False when a shutdown ended the wait.
 
     Until the end of the wait the run holds no permit.
+
+    :param cause: why it waits, for those who ask.
     """
     run.partition.give_back(run)
     if not run.partition.running:
         return False
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[bool] = loop.create_future()
+    waiting = Pause(loop=loop)
     timer = loop.call_later(delay_s, _elapsed, waiting)
+    waiting.until, waiting.cause = timer.when(), cause
     run.interruptible = waiting
     try:
         return await waiting
     finally:
         timer.cancel()
         run.interruptible = None
+        # An error holds its traceback, and that the frames it came through: no circle of them and this.
+        waiting.cause = None
 
 
 def _elapsed(waiting: asyncio.Future[bool]) -> None:

@@ -74,6 +74,11 @@ class Scheduler:
         """The time that was read last."""
 
     @property
+    def limit(self) -> int:
+        """Permits there are."""
+        return self._limit
+
+    @property
     def in_use(self) -> int:
         """Permits held."""
         return self._limit - self._free

@@ -2,7 +2,8 @@
 
 The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
 Timeout, Telemetry. The layer that this version does not have yet (Telemetry) is absent, not faked. Around
-each list lies Fired, which makes a run of a timer what one of a message is.
+each list lies Fired, which makes a run of a timer what one of a message is. Spans lie around the handler
+itself, within Invoke, and only while somebody wants them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from prosody.deferral.loader import Loader
     from prosody.model.handler import HandlerMethods
     from prosody.model.message import ExciseMessage, Message
+    from prosody.observe.handler_spans import HandlerSpans
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import DedupStore
@@ -52,6 +54,10 @@ class Stack:
     """Whether the handler wants records without a value."""
     deduplication: Deduplication | None = None
     """Told of each message at its admission; None where nothing is deduplicated."""
+    monopolization: Monopolization | None = None
+    """Which keys are held back; None where none ever is."""
+    gate: Gate | None = None
+    """Whether failing messages may be deferred; None where none ever is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,14 @@ def build(
     dead_letters: DeadLetterWriter | None,
     kept: Kept | None = None,
     recent: Recent | None = None,
+    spans: HandlerSpans | None = None,
 ) -> Stack:
     """The stack of ``config.mode``.
 
     :param dead_letters: needed in low-latency mode; in pipeline mode told of lost deferred messages.
     :param kept: None without stores: nothing is deferred, and ids are remembered in memory only.
     :param recent: the ids that an earlier subscription remembered.
+    :param spans: puts spans around what the handler does, while there is a tracer.
     """
     retry = config.retry
     timeout = Timeout(config.consumer.timeout, runtime, storms)
@@ -92,7 +100,7 @@ def build(
         runtime,
         monopolization.meter if monopolization else None,
     )
-    deduplication = defer = redelivery = None
+    deduplication = defer = redelivery = gate = None
     if pipeline and config.consumer.idempotence_cache_size:
         deduplication = _deduplication(config, storms, kept, recent)
     if pipeline and kept is not None:
@@ -122,7 +130,10 @@ def build(
         ]  # fmt: skip
     else:
         layers = [LogAndSkip(), Shutdown(), scheduler, timeout]
-    call = compose([layer for layer in layers if layer], Invoke(methods, torn_down).call)
+    invoke = Invoke(methods, torn_down)
+    if spans is not None:
+        spans.surround(invoke.methods, invoke.not_async)
+    call = compose([layer for layer in layers if layer], invoke.call)
     if redelivery is not None:
         redelivery.call = call
     return Stack(
@@ -132,6 +143,8 @@ def build(
         takes_undecodable=config.mode == "low-latency",
         takes_excise=methods.on_excise is not None,
         deduplication=deduplication,
+        monopolization=monopolization,
+        gate=gate,
     )
 
 

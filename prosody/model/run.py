@@ -6,10 +6,12 @@ import enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prosody.model.times import utc_from_seconds
+from prosody.model.trace import carried
 
 if TYPE_CHECKING:
     import asyncio
     import contextvars
+    from collections.abc import Mapping
 
     from prosody.broker.protocol import Record, TopicPartition
     from prosody.deferral.deferrals import Deferrals
@@ -107,6 +109,7 @@ class Run:
         "redelivered",
         "task",
         "timer",
+        "trace",
         "unwritten",
         "work_class",
     )
@@ -130,6 +133,9 @@ class Run:
         do not stand in the order of their key."""
         self.redelivered = False
         """What it stands for now was deferred before."""
+        self.trace: Mapping[str, str] | None = None
+        """The trace that its attempts are part of, once that is not just what record or timer say: after a
+        first attempt that failed, and for a deferred event what was stored with it."""
         self.duplicate: Any = None
         """What deduplication knows of the message; None when it has no id, or nothing is deduplicated."""
         self.unwritten = False
@@ -183,6 +189,15 @@ class Run:
         self.duplicate = None
         self.attempt = 0
         self.work_class = WorkClass.NORMAL
+
+    def origin(self) -> Mapping[str, str]:
+        """The trace that the next attempt goes on from; empty when there is none."""
+        if self.trace is not None:
+            return self.trace
+        if self.record is not None:
+            return carried(self.record.headers)
+        assert self.timer is not None, "a run has a record or a timer"
+        return self.timer.trace
 
     def finish(self) -> None:
         """The event has ended; its context is of no more use."""

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 Trace: TypeAlias = Mapping[str, str]
-"""W3C headers by name (``traceparent``, ``tracestate``, ``baggage``); empty when there is no trace."""
+"""W3C headers by name (``traceparent``, ``tracestate``, ``baggage``); empty when there is no trace.
+A deferred entry's, and a retry timer's, may say besides whose first attempt it is (``model/trace.py``)."""
 
 
 class Segment(NamedTuple):

@@ -76,7 +76,8 @@ class Memory:
         self.removed = 0
         """Timers removed from the store."""
         self._removed_during_load: set[Place] | None = None
-        self._being_stored: list[int] = []
+        self._cleared_during_load: set[tuple[TimerKind, str]] = set()
+        self.being_stored: list[int] = []
         """Times of the timers that are just being stored."""
         self._left_alone = LAST_SECOND + 1
         """The earliest stored timer that will not leave the store: of another kind, or aborted."""
@@ -88,13 +89,8 @@ class Memory:
 
     # Timers that are set and removed
 
-    def storing(self, time: int) -> None:
-        """A timer of that time is about to be stored."""
-        self._being_stored.append(time)
-
     def not_stored(self, time: int, kind: TimerKind, key: str) -> None:
-        """It failed, so it may have happened. Loading finds out, from its second on."""
-        self._being_stored.remove(time)
+        """A call that stores it failed, so it may be stored. Loading finds out, from its second on."""
         known = self.kinds[kind]
         if known not in self.loaded:
             self.leave_alone(time)
@@ -104,7 +100,6 @@ class Memory:
 
     def stored(self, time: int, kind: TimerKind, key: str, trace: Trace) -> None:
         """It is stored: take it in, if loading would not come upon it."""
-        self._being_stored.remove(time)
         known = self.kinds[kind]
         if known not in self.loaded:
             self.leave_alone(time)
@@ -142,6 +137,14 @@ class Memory:
             kind.agenda.discard(timer)
             self.look_for_room(kind)
 
+    def cleared(self, kind: TimerKind, key: str) -> None:
+        """All timers of a key were removed from the store; what is not, is told to be stored afterwards.
+
+        What a call that failed had removed before is known to nobody, and may stand in a page.
+        """
+        if self._removed_during_load is not None:
+            self._cleared_during_load.add((kind, key))
+
     def release(self, timer: DueTimer) -> None:
         """A timer that was handed out makes place for another."""
         self.kinds[timer.kind].agenda.release(timer)
@@ -162,6 +165,7 @@ class Memory:
         together = tuple(kind for kind in wanting if kind.frontier.cursor == after)
         load = Load(after, min(now + AHEAD_S, LAST_SECOND), together)
         self._removed_during_load = set()
+        self._cleared_during_load.clear()
         for kind in together:
             kind.frontier.begin_load(load.until)
         return load
@@ -177,6 +181,7 @@ class Memory:
             elif (
                 kind in load.kinds
                 and timer.place not in removed
+                and (timer.kind, timer.key) not in self._cleared_during_load
                 and kind.agenda.get(timer.key, timer.time) is None
             ):
                 self.take_in(kind, timer.time, timer.key, timer.trace)
@@ -205,7 +210,7 @@ class Memory:
 
     def passed(self, now: int) -> int:
         """No timer with a time before this second is stored any more."""
-        bounds = [now, self._left_alone, *self._being_stored]
+        bounds = [now, self._left_alone, *self.being_stored]
         for kind in self.loaded:
             earliest = kind.agenda.earliest()
             bounds += [kind.frontier.reached] if earliest is None else [

@@ -63,6 +63,7 @@ class Operations:
             # Keeps the one that fires, which must be there for the next owner until it has ended.
             timer = StoredTimer(firing.time, kind, key, firing.trace)
             gone = await self._replacing(timer)
+        self._memory.cleared(kind, key)
         return _with_mark(gone, firing)
 
     async def replace(self, key: str, time: int, kind: TimerKind, trace: Trace) -> list[int]:
@@ -80,6 +81,8 @@ class Operations:
         for other in gone:
             self._check()
             await self._remove(key, other, kind)
+        self._memory.cleared(kind, key)
+        self._memory.stored(time, kind, key, trace)
         return _with_mark(gone, firing)
 
     async def times(self, key: str, kind: TimerKind) -> list[int]:
@@ -135,12 +138,14 @@ class Operations:
 
     async def _storing(self, timer: StoredTimer, call: Awaitable[T]) -> T:
         time, kind, key, trace = timer
-        self._memory.storing(time)
+        self._memory.being_stored.append(time)
         try:
             result = await call
         except BaseException:
             self._memory.not_stored(time, kind, key)
             raise
+        finally:
+            self._memory.being_stored.remove(time)
         self._memory.stored(time, kind, key, trace)
         return result
 
@@ -155,6 +160,7 @@ class Operations:
         known = [timer.time for timer in self._agenda(kind).of_key(key)]
         for time in {*gone, *known} - {but}:
             self._memory.gone(Place(time, kind, key))
+        self._memory.cleared(kind, key)
         return gone
 
 

@@ -84,6 +84,7 @@ class Place:
             "bootstrap_servers": "unused:9092",
             "mock": self.mock,
             "telemetry_enabled": False,
+            "probe_port": None,
             **options,
         }
         client = ProsodyClient.from_parts(Config.load(values, {}), self.broker, self.runtime)

@@ -56,7 +56,7 @@ class Buffers:
         """Bytes of each partition that are polled and not admitted; 0 where all are."""
         assert self.client is not None
         assert self.client._consumer is not None
-        inboxes: list[Any] = [p._inbox for p in self.client._consumer._assignment.partitions()]
+        inboxes: list[Any] = [p.inbox for p in self.client._consumer._assignment.partitions()]
         return [
             sum(len(r.value or b"") for r in inbox._records[inbox._next :]) for inbox in inboxes
         ]

@@ -12,7 +12,7 @@ import pytest
 from prosody.consume import steps as the_module
 from prosody.consume.steps import Measured, Steps, handler_name
 from prosody.model.handler import HandlerMethods
-from prosody.model.message import ExciseMessage, utc_from_ms
+from prosody.model.message import ExciseMessage, Timer, utc_from_ms
 from tests.middleware.fakes import make_run
 from tests.mutant import mutant
 from tests.support import FakeRuntime, run_virtual
@@ -29,6 +29,8 @@ class Orders:
     async def on_message(self, *_: object) -> None: ...
 
     async def on_excise(self, *_: object) -> None: ...
+
+    async def on_timer(self, *_: object) -> None: ...
 
 
 class Scene:
@@ -337,6 +339,8 @@ async def test_the_name_of_the_method() -> None:
     assert handler_name(methods, make_run()) == "Orders.on_message"
     excise = make_run(event=ExciseMessage("orders", 3, 0, utc_from_ms(0), "k"))
     assert handler_name(methods, excise) == "Orders.on_excise"
+    timer = make_run(event=Timer("k", utc_from_ms(0)))
+    assert handler_name(methods, timer) == "Orders.on_timer"
     odd = Orders()
     odd.on_message = odd.on_excise = Called()  # type: ignore[method-assign, assignment]
     assert handler_name(HandlerMethods(odd), make_run()) == "Orders.on_message"

@@ -322,9 +322,7 @@ MUTANTS = {
     ),
     "the poll loop is not looked at": ("if idle_s >= self._threshold_s:", "if False:"),
     "the lateness is not looked at": ("self._steps.arrived(now)", "pass"),
-    "a permit looks like a backoff": ("if self._scheduler.awaited_by(run):", "if False:"),
     "what a storm left out is never told": ("self._storms.settle()", "pass"),
-    "any run is the oldest": ("if run.record.offset == offset), None)", "), None)"),
 }
 
 

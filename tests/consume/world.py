@@ -513,7 +513,7 @@ class World:
                 if partition.waiting != sum(run.task is None for run in partition.runs):
                     self.faults.append(f"{partition.name}: {partition.waiting} do not wait")
                 room = partition.uncommitted < self.plan.max_uncommitted and (
-                    partition._inbox._admissible > 0
+                    partition.inbox._admissible > 0
                     or partition.progress.admissible(self.plan.metadata_max) > 0
                 )
                 if room and not partition.wants_records and not partition.waiting:

@@ -77,7 +77,7 @@ MUTANTS: dict[str, Edit] = {
     ),
     "a failed head gets no timer": (
         "middleware.redelivery",
-        "        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, head.trace))\n",
+        "        await self._persist(run, partial(deferrals.retry_at, kind, run.key, at, trace))\n",
         "",
     ),
     "the wait does not grow": (

@@ -86,6 +86,7 @@ def test_small_run_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.timeout(300)  # both services may begin for it, on a busy machine
 def test_small_run_passes_on_the_real_services(
     tmp_path: Path,
     kafka_server: Server,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def calls(context: Context, place: Place) -> dict[str, Any]:
-    """Each timer call, not awaited yet."""
+    """Each timer call, by its name."""
     time = place.after(1)
     return {
-        "schedule": context.schedule(time),
-        "clear_and_schedule": context.clear_and_schedule(time),
-        "unschedule": context.unschedule(time),
-        "clear_scheduled": context.clear_scheduled(),
-        "scheduled": context.scheduled(),
+        "schedule": partial(context.schedule, time),
+        "clear_and_schedule": partial(context.clear_and_schedule, time),
+        "unschedule": partial(context.unschedule, time),
+        "clear_scheduled": context.clear_scheduled,
+        "scheduled": context.scheduled,
     }
 
 
 async def all_refuse(context: Context, place: Place, *texts: str) -> None:
     for name, call in calls(context, place).items():
         with pytest.raises(ContextError, match=name) as refused:
-            await call
+            await call()
         assert all(text in str(refused.value) for text in texts), refused.value
 
 

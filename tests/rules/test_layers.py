@@ -51,6 +51,7 @@ TYPES_ONLY: dict[str, set[str]] = {
     # What may be imported for type checking besides.
     "config": {"runtime"},
     "model": {"broker/protocol", "deferral", "timers"},
+    "observe": {"broker/protocol"},
     "timers": {"observe"},
     "deferral": {"config", "observe"},
     "middleware": {"broker/protocol", "config", "observe"},

@@ -147,6 +147,45 @@ async def test_a_cancel_that_fails_during_a_load_leaves_the_timer(stage: Stage) 
     assert stage.seen == [("a", 5)]
 
 
+async def test_what_a_failed_call_has_removed_does_not_come_back_after_a_clear(
+    stage: Stage,
+) -> None:
+    """The page was read before both; the clear finds nothing that it could remember."""
+    await stage.put("a", 5)
+    await stage.timers.open(3)
+    stage.state.on_done = delay = Delay("timers.load")
+    stage.timers.start()
+    await delay.reached.wait()
+    stage.state.on_done = Hook("timers.remove", _fail, 1)
+    with pytest.raises(StoreError):
+        await stage.unset("a", 5)
+    assert await stage.clear("a") == []
+    await stage.set("a", 7)
+    await delay.let_go()
+    await stage.handle_all(100)
+    assert stage.seen == [("a", 7)]
+
+
+async def test_a_replacement_that_took_long_is_there_after_a_page(stage: Stage) -> None:
+    """It was stored before the page was read; the rest of its call ends while that is on its way."""
+    await stage.start()
+    await stage.set("a", 1, 2)
+    await stage.until(1.5)
+    assert stage.fired[0].begin()
+    removes = Delay("timers.remove")
+    stage.state.on_call = removes
+    call = asyncio.create_task(stage.replace("a", 700))
+    await removes.reached.wait()
+    stage.state.on_done = delay = Delay("timers.load")
+    await asyncio.wait_for(delay.reached.wait(), 1_000)
+    await removes.let_go()
+    assert await call == [2]
+    await delay.let_go()
+    assert await stage.fired[0].end()
+    await stage.handle_all(1_000)
+    assert stage.seen == [("a", 1), ("a", 700)]
+
+
 async def test_a_page_that_comes_while_a_cancel_is_under_way(stage: Stage) -> None:
     await stage.put("a", 5)
     await stage.timers.open(3)
