@@ -10,6 +10,7 @@ from prosody._core import KeyQueue
 from prosody.broker.memory import group as memory_group
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
 from prosody.consume import assignment, committer, lanes, partition, progress
+from prosody.consume.shared import Shared
 from prosody.errors import BrokerError
 from prosody.middleware import retry, scheduler, shutdown
 from prosody.model.outcome import SUCCESS, Kind
@@ -246,7 +247,7 @@ def transient_is_done(patch: pytest.MonkeyPatch) -> None:
 
 
 def more_admitted(patch: pytest.MonkeyPatch) -> None:
-    shared = partition.Shared
+    shared = Shared
 
     def doubled(**options: Any) -> Any:
         return shared(**{**options, "max_uncommitted": 2 * options["max_uncommitted"]})

@@ -141,6 +141,15 @@ def followers_overtake(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Defer, "_append", impatient)
 
 
+def finished_in_place_stays(patch: pytest.MonkeyPatch) -> None:
+    """What failed to be deferred, and was handled in place, stays in the store if it is there."""
+
+    async def finished(*_: Any) -> None:
+        return
+
+    patch.setattr(Deferrals, "finished_in_place", finished)
+
+
 def deferred_timers_not_cancelled(patch: pytest.MonkeyPatch) -> None:
     from prosody.deferral.timer_calls import TimerCalls
 
@@ -219,6 +228,7 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "a deferred message does not wait for its own record": (row_before_its_record, "L"),
     "the hashes are not loaded at assignment": (hashes_not_loaded, "L1"),
     "who cannot be deferred behind others overtakes them": (followers_overtake, "L1"),
+    "what was handled in place comes again": (finished_in_place_stays, "L"),
     "a deferred timer cannot be cancelled": (deferred_timers_not_cancelled, "L6"),
     "recorded before it is handled": (recorded_too_soon, "dedup"),
     "a deferred message is recorded": (deferred_is_recorded, "dedup"),

@@ -79,10 +79,16 @@ class DurablePlan(Plan):
         return any(f.key == key and f.from_s <= now_s < f.to_s for f in self.failing)
 
 
+STORMS_FROM = 10_000
+"""From this seed on the stores fail all the time, in one way after the other."""
+
+
 def plan_of(seed: int) -> DurablePlan:
     """The plan of a seed."""
     chance = random.Random(f"durable {seed}")
     kind = CLASSES[seed % len(CLASSES)]
+    if seed >= STORMS_FROM and kind == "graceful":
+        kind = "store faults"
     graceful = kind == "graceful"
     length_s = chance.choice((20.0, 40.0, 60.0))
     keys = chance.choice((1, 3, 8, 20))
@@ -104,7 +110,7 @@ def plan_of(seed: int) -> DurablePlan:
         session_timeout_s=session_timeout_s,
         slow=chance.choice((0.0, 0.0, 0.2)),
         bad=chance.choice((0.0, 0.0, 0.1, 0.3)),
-        steps=_steps(chance, length_s, kind, session_timeout_s),
+        steps=_steps(chance, length_s, kind, session_timeout_s, storm=seed >= STORMS_FROM),
         length_s=length_s,
         kind=kind,
         failing=tuple(_failing(chance, n, length_s) for n in range(keys) if chance.random() < 0.4),
@@ -126,7 +132,7 @@ def _failing(chance: random.Random, number: int, length_s: float) -> Failing:
 
 
 def _steps(
-    chance: random.Random, length_s: float, kind: str, session_timeout_s: float
+    chance: random.Random, length_s: float, kind: str, session_timeout_s: float, *, storm: bool
 ) -> tuple[Step, ...]:
     steps: list[Step] = [(0.0, "join", ()) for _ in range(chance.randint(1, 3))]
     steps += [
@@ -143,12 +149,30 @@ def _steps(
     # Not every run has everything: what is left out lets the rest go further.
     for name in chance.sample(sorted(weights), k=chance.randint(0, len(weights) // 2)):
         del weights[name]
+    if storm:
+        steps += _storm(chance, length_s)
     names = sorted(weights)
     for _ in range(chance.randint(2, 10) if names else 0):
         name = chance.choices(names, [weights[n] for n in names])[0]
         arguments = _arguments(chance, name, session_timeout_s, zombies=kind == "everything")
         steps.append((chance.uniform(0.5, length_s), name, arguments))
     return tuple(sorted(steps, key=lambda step: step[0]))
+
+
+def _storm(chance: random.Random, length_s: float) -> list[Step]:
+    """Calls of one store, or of all, fail in one way for a while, then others in another."""
+    steps: list[Step] = []
+    at_s = 0.0
+    while at_s < length_s:
+        store = chance.choice(("timers.", "deferred.", "deferred.", "dedup.", ""))
+        calls = tuple(call for call in STORE_CALLS if call.startswith(store))
+        if chance.random() < 0.5:
+            calls = tuple(chance.sample(calls, k=max(1, len(calls) // 2)))
+        lasts_s = chance.choice((2.0, 5.0, 10.0))
+        ways = (chance.choice(WAYS),)
+        steps.append((at_s, "store_fail", (calls, ways, chance.choice((0.2, 0.5, 0.9)), lasts_s)))
+        at_s += lasts_s
+    return steps
 
 
 def _arguments(

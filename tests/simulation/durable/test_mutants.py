@@ -15,7 +15,8 @@ SEEDS = 40
 FOUND_BY: dict[str, tuple[int, ...]] = {
     "a cancel is forgotten after a restart": (25, 34),
     "the deferred row is written before its timer": (51,),
-    "a failed advance runs the handler again": (158, 279),
+    "a failed advance runs the handler again": (10_033, 158),
+    "what was handled in place comes again": (10_037, 10_045),
     "a deferred message does not wait for its own record": (146, 95),
 }
 """Seeds to try first."""
