@@ -242,7 +242,11 @@ class Deferrals:
             await self.uncertain.remove(kind, key, position)
 
     async def _remove_finished(self, kind: DeferredKind, key: str, position: int) -> None:
-        await self._in_turn(key, partial(self._remove, kind, key, position))
+        async def unless_deferred_anew() -> None:
+            if position in self.uncertain.finished(kind, key):
+                await self._remove(kind, key, position)
+
+        await self._in_turn(key, unless_deferred_anew)
 
     async def _remove(self, kind: DeferredKind, key: str, position: int) -> None:
         if self.holds(kind, key):

@@ -52,8 +52,13 @@ class Uncertain:
         self.problem: str | None = None
 
     def add(self, kind: DeferredKind, key: str, position: int) -> None:
-        """An event is about to be written."""
-        self.events.setdefault((kind, key, position), False)
+        """An event is about to be written.
+
+        A timer that finished in place may be set again for the same second: it is a new event then, whose
+        row must not be taken for what was left of the old one.
+        """
+        self.discard(kind, key, position)
+        self.events[kind, key, position] = False
 
     def discard(self, kind: DeferredKind, key: str, position: int) -> None:
         """It is certain now."""

@@ -195,6 +195,27 @@ async def test_it_is_taken_out_in_the_background_when_the_store_is_back() -> Non
     assert bench.deferrals.problem is None
 
 
+async def test_one_deferred_anew_is_not_what_was_left_of_the_old_one() -> None:
+    """A timer that finished in place, was set again for the same second, and failed again."""
+    bench = Bench()
+    bench.lying = {"deferred.defer"}
+    with pytest.raises(StoreError):
+        await deferred(bench)
+    bench.lying = set()
+    bench.failing = {"deferred.drop", "deferred.advance"}
+    await bench.deferrals.finished_in_place(M, "a", 5)
+    written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    bench.state.on_done = lambda name: written if name == "deferred.defer" else None
+    again = asyncio.create_task(deferred(bench))
+    await settle()
+    bench.failing = set()
+    await asyncio.sleep(2 * LONGEST_WAIT_S)  # the removal waits for its turn behind the new one
+    written.set_result(None)
+    await again
+    await asyncio.sleep(2 * LONGEST_WAIT_S)
+    assert bench.queue(M, "a") == [5]
+
+
 async def test_a_second_try_makes_it_certain() -> None:
     bench = Bench()
     bench.lying = {"deferred.defer"}
