@@ -29,6 +29,7 @@ def make_run() -> Any:
 
 
 class SimpleNamespaceRun(SimpleNamespace):
+    __eq__ = object.__eq__  # two runs that look alike are two runs
     __hash__ = object.__hash__
     finished = False
 
