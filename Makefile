@@ -49,9 +49,8 @@ ifdef ARGS
 	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
 	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(ARGS)
 else
-	@mkdir -p .cache
 	@echo "beside these run the tests with real services; what they say comes at the end (.cache/test-real.log)"
-	@$(MAKE) --no-print-directory test-real > .cache/test-real.log 2>&1 & real=$$!; \
+	@mkdir -p .cache; $(MAKE) --no-print-directory test-real > .cache/test-real.log 2>&1 & real=$$!; \
 	trap 'kill $$real; wait; exit 1' INT TERM; failed=0; \
 	$(MAKE) --no-print-directory test-rest || failed=1; \
 	$(MAKE) --no-print-directory test-pure || failed=1; \
