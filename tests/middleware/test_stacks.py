@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,7 +139,10 @@ async def test_a_handler_past_its_deadline_is_tried_again() -> None:
 
     handler = Slow()
     stack = build("pipeline", handler, timeout=5.0)
-    outcome = await in_lane(stack.call, make_run())
+    run = make_run()
+    stack.timeout.lanes = lambda: [SimpleNamespace(run=run)]
+    stack.timeout.watch()
+    outcome = await in_lane(stack.call, run)
     assert (handler.calls, outcome.kind) == (2, Kind.SUCCESS)
     assert asyncio.get_running_loop().time() >= 5.0
     stack.timeout.close()
