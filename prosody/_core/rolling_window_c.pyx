@@ -134,6 +134,10 @@ cdef class TimeWindow(_Clock):
     cdef list _heap
     cdef list _recent
     cdef uint32_t* _copy
+    # The key object that was looked up last and found, and what it is filed under: the calls for a run
+    # come with the same object, mostly one after the other, and hashing a tuple costs more than the rest.
+    cdef object _last_key
+    cdef _Key _last
 
     def __cinit__(self, *arguments, **named):
         window, cache_size = _two("TimeWindow", "window", "cache_size", arguments, named)
@@ -182,8 +186,9 @@ cdef class TimeWindow(_Clock):
         :raises ValueError: when one runs already, or ``now`` is not finite or too far from 0.
         """
         cdef double seconds = self._checked("begin", now)
+        kept = self._last_key
         cdef _Key state
-        found = self._keys.get(key)
+        found = self._find(key)
         if found is not None and (<_Key>found).running:
             raise ValueError(f"begin: a run of key {key!r} is in progress already")
         # Bound to a name here and below: keys die, and may call back, when all is done.
@@ -192,6 +197,7 @@ cdef class TimeWindow(_Clock):
             state = _Key.__new__(_Key)
             state.key = key
             self._keys[key] = state
+            self._last_key, self._last = key, state
         else:
             state = <_Key>found
         state.running = True
@@ -207,9 +213,10 @@ cdef class TimeWindow(_Clock):
         :raises ValueError: when ``now`` is not finite or too far from 0.
         """
         cdef double seconds = self._checked("end", now)
+        kept = self._last_key
         cdef _Key state
         cdef int64_t added
-        found = self._keys.get(key)
+        found = self._find(key)
         if found is None or not (<_Key>found).running:
             raise KeyError(f"end: nothing of key {key!r} runs")
         state = <_Key>found
@@ -241,9 +248,10 @@ cdef class TimeWindow(_Clock):
         :raises ValueError: when ``now`` is not finite or too far from 0.
         """
         cdef double seconds = self._checked("used", now)
+        kept = self._last_key
         cdef _Key state
         cdef int64_t oldest, total, ahead, part
-        found = self._keys.get(key)
+        found = self._find(key)
         gone = self._move(seconds)
         if found is None or (<_Key>found).buckets == NULL:
             return 0.0
@@ -363,6 +371,8 @@ cdef class TimeWindow(_Clock):
             wheel += len(states)
         _require(used == wheel, "a lost key is in the wheel")
         _require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
+        if self._last is not None:
+            _require(self._keys.get(self._last_key) is self._last, "the last key is another's")
 
     cdef list _move(self, double now):
         """Let it be ``now``; returns the keys forgotten by that, or None."""
@@ -493,8 +503,20 @@ cdef class TimeWindow(_Clock):
                 self._forget(state, gone)
                 return 0
 
+    cdef inline _Key _find(self, key):
+        """What is remembered of ``key``, or None. Callers keep the last key alive to their end."""
+        if key is self._last_key and self._last is not None:
+            return self._last
+        found = self._keys.get(key)
+        if found is not None:
+            self._last_key, self._last = key, <_Key>found
+        return <_Key>found
+
     cdef int _forget(self, _Key state, list gone) except -1:
         gone.append(state.key)
+        if state is self._last:
+            gone.append(self._last_key)
+            self._last_key = self._last = None
         del self._keys[state.key]
         # What still refers to it, until its turn comes, keeps neither key nor buckets alive.
         state.serial = 0

@@ -31,6 +31,9 @@ class WorkClass(enum.IntEnum):
     """Every attempt after a failed one."""
 
 
+_NORMAL = WorkClass.NORMAL  # looking it up in the enum costs more than all else of making a run
+
+
 class Holder(Protocol):
     """What a run, its context and the layers need to know of the partition that holds it."""
 
@@ -147,7 +150,7 @@ class Run:
         """Why there is no event."""
         self.attempt = 0
         """Handler attempts begun."""
-        self.work_class = WorkClass.NORMAL
+        self.work_class = _NORMAL
         self.task: asyncio.Task[Any] | None = None
         """The lane's task, in which the stack and the handler run; None before the first permit."""
         self.place = (partition.number, key)
