@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from prosody.stores.cassandra.bridge import Bridge, Rows
     from prosody.stores.cassandra.kinds import Kind
 
-GROUP_BYTES: Final = 3072
-"""Of values. Cassandra warns of batches above 5 KiB, and counts a third more than those (measured)."""
+GROUP_BYTES: Final = 4096
+"""Cassandra warns of batches above 5 KiB."""
 MOST_IN_FLIGHT: Final = 128
 """Requests at once. A connection has 32,768 streams; without a free one the driver would block the loop."""
 FEW_IN_FLIGHT: Final = 8

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ROW_BYTES = 48
-_VALUE_BYTES = 4
-"""About what a row takes in a batch besides its values, and what each value takes besides itself."""
+_VALUE_BYTES = 12
+"""About what a row takes in a batch besides its values, and what each value takes besides itself: it has a
+time and an expiry of its own."""
 _INT = struct.Struct(">i")
-_RECORD_BYTES = _ROW_BYTES + 2 * _VALUE_BYTES + 16 + _INT.size
+_RECORD_BYTES = _ROW_BYTES + 16 + _INT.size
+"""Of a record there is nothing but its key."""
 
 
 class Link:
