@@ -143,10 +143,6 @@ MUTANTS = {
         "        run.interruptible = asked  # a shutdown",
         "        # a shutdown",
     ),
-    "a wait cut short lets the message pass": (
-        "                    if not run.partition.running:\n                        return ABANDONED\n",
-        "",
-    ),
     "what is passed over is not remembered": (
         "            entry.finished = True\n            self.recent.note(entry.identity)\n"
         "            self.hits += 1\n",
