@@ -14,7 +14,7 @@ WHICH_HALF := import prosody._core as core; print("prosody core:", core.IMPLEMEN
 COMPILED_HALF := import sys, prosody._core as core; sys.exit(core.FALLBACK_REASON)
 
 # Tests whose outcome depends on which half of the core runs.
-OVER_THE_CORE := tests/client tests/consume tests/demo tests/middleware tests/simulation
+OVER_THE_CORE := tests/client tests/consume $(wildcard tests/simulation/test_*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -41,7 +41,7 @@ demo-kafka: $(VENV)/.base
 	@$(PY) -m demo --kafka $(ARGS)
 
 # PROSODY_PURE_PYTHON is set or unset here, whatever the caller's environment says, so that both halves run.
-# Two at a time: those with real services mostly wait for them, the others compute.
+# Two at a time: those with real services, or that build, mostly wait for others; the rest computes.
 test test-real test-rest test-pure: export PROSODY_REQUIRE_EXTENSIONS = 1
 test: $(VENV)/.dev
 	env -u PROSODY_PURE_PYTHON $(PY) -c '$(COMPILED_HALF)'
@@ -49,7 +49,7 @@ ifdef ARGS
 	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
 	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(ARGS)
 else
-	@echo "beside these run the tests with real services; what they say comes at the end (.cache/test-real.log)"
+	@echo "beside these run the tests with real services and the builds; what they say comes at the end (.cache/test-real.log)"
 	@mkdir -p .cache; $(MAKE) --no-print-directory test-real > .cache/test-real.log 2>&1 & real=$$!; \
 	trap 'kill $$real; wait; exit 1' INT TERM; failed=0; \
 	$(MAKE) --no-print-directory test-rest || failed=1; \
@@ -58,10 +58,10 @@ else
 endif
 
 test-real: $(VENV)/.dev
-	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m real
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m "real or packaging"
 
 test-rest: $(VENV)/.dev
-	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m "not real"
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m "not real and not packaging"
 
 # Those that run over the core: tests of the core itself import each half by its name, and that tests notice
 # a rule that is switched off is shown once.
