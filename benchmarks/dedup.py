@@ -251,9 +251,19 @@ async def compare(arguments: argparse.Namespace) -> dict[str, list[Row]]:
                 if arguments.only and arguments.only not in name:
                     continue
                 # Without a memory tier copies would be handled, so they are sent with ids only.
-                row = await measure(place, work(count, ids=ids), layer=layer, store=make())
+                row = await measure(
+                    place,
+                    work(count, ids=ids),
+                    layer=layer,
+                    store=make(),
+                    max_uncommitted=arguments.max_uncommitted,
+                    max_concurrency=arguments.max_concurrency,
+                )
                 found.setdefault(name, []).append(row)
-    title = f"Deduplication, {place.name} broker, pipeline, default options, {count:,} messages"
+    title = (
+        f"Deduplication, {place.name} broker, pipeline, max_uncommitted {arguments.max_uncommitted}, "
+        f"max_concurrency {arguments.max_concurrency}, {count:,} messages"
+    )
     print(table(title, found), flush=True)
     return found
 
@@ -264,6 +274,8 @@ def main() -> int:
     parser.add_argument("--cassandra", metavar="HOST:PORT", help="measure over this one, too")
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-uncommitted", type=int, default=64)
+    parser.add_argument("--max-concurrency", type=int, default=32)
     parser.add_argument("--only", metavar="TEXT", help="only rows with this in their name")
     found = asyncio.run(compare(parser.parse_args()))
     return 1 if any(row.broken for rows in found.values() for row in rows) else 0
