@@ -1,9 +1,10 @@
 """``python -m benchmarks.dedup``: messages/s with an ``id`` each, through the whole path, over each store.
 
-The pipeline with default options and a no-op handler, on the embedded broker or a real Kafka; the records
-of what is handled go nowhere, to the embedded store or to a real Cassandra. One message in a hundred is a
-copy of an earlier one. Rounds are interleaved; the table shows medians. Exits with 1 when a run lost,
-reordered, repeated, did not commit or did not record something.
+The pipeline with a no-op handler and default options, but for the limits that arguments set, on the
+embedded broker or a real Kafka; the records of what is handled go nowhere, to the embedded store or to a
+real Cassandra. One message in a hundred is a copy of an earlier one. Rounds are interleaved; the table
+shows medians. Exits with 1 when a run lost, reordered, repeated, did not commit or did not record
+something.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prosody.deferral.deferrals import Deferrals
 from prosody.deferral.timer_calls import TimerCalls
 from prosody.errors import BrokerError, StoreError
-from prosody.middleware.retry import backoff_s
+from prosody.model.backoff import backoff_s
 from prosody.model.message import Timer
 from prosody.model.run import Run
 from prosody.model.times import utc_from_seconds

@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
 from prosody.errors import RecordTooLargeError, SendError
-from prosody.middleware.retry import backoff_s, pause
+from prosody.middleware.retry import pause
+from prosody.model.backoff import backoff_s
 from prosody.model.message import utc_from_ms
 from prosody.model.outcome import ABANDONED, Kind, Outcome
 

@@ -20,7 +20,8 @@ from prosody.deferral.delays import delay_s, timer_second
 from prosody.errors import BrokerError, StoreError
 from prosody.middleware.defer import Postponed, error_text
 from prosody.middleware.reload import GivenUpError, until_given_up, which
-from prosody.middleware.retry import backoff_s, pause
+from prosody.middleware.retry import pause
+from prosody.model.backoff import backoff_s
 from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import WorkClass

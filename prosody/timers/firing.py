@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from prosody.errors import StoreError
-from prosody.timers.backoff import backoff_s
+from prosody.timers.backoff import store_wait_s
 from prosody.timers.due import State
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Firing:
             except StoreError as error:
                 # Not removed: its key waits, and it is tried again for as long as this is our partition.
                 failures += 1
-                delay_s = backoff_s(failures, error, self._runtime.random())
+                delay_s = store_wait_s(failures, error, self._runtime.random())
                 if self._order.stopped or not await self._wait(timer, delay_s, error, pause):
                     self.abort(timer)
         return timer.state is State.ENDED

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from prosody.errors import StoreError
-from prosody.timers.backoff import FIRST_S, backoff_s
+from prosody.timers.backoff import FIRST_S, store_wait_s
 from prosody.timers.memory import PAGE, PASSED_AFTER
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Loader:
         if self._failures == 1 or now - self._logged_at >= LOGGED_AGAIN_S:
             self._logged_at = now
             self._tell("%s; trying again until they can", self.problem)
-        return backoff_s(self._failures, error, self._runtime.random())
+        return store_wait_s(self._failures, error, self._runtime.random())
 
     def _works(self) -> None:
         if self.problem is not None:

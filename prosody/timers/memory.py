@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from prosody.model.times import LAST_SECOND
 from prosody.stores.protocol import Place, TimerKind
 from prosody.timers.agenda import Agenda
 from prosody.timers.due import DueTimer, State
@@ -24,7 +25,6 @@ AHEAD_S: Final = 600
 """So far ahead timers are loaded; again when half of it is used up."""
 PASSED_AFTER: Final = 1_000
 """After so many removals the store is told what need not be looked at any more."""
-LAST_SECOND: Final = 2**32 - 1
 
 
 class Kind:

@@ -10,10 +10,8 @@ import pytest
 from prosody.deferral.deferrals import Deferrals
 from prosody.deferral.hashes import Hashes
 from prosody.deferral.knowledge import Knowledge
-from prosody.middleware.deduplication import Deduplication
 from prosody.middleware.redelivery import Redelivery
 from prosody.model.context import Context
-from prosody.model.outcome import Kind
 from prosody.stores.memory.dedup import MemoryDedupStore
 from prosody.stores.memory.timers import MemoryTimerStore
 from prosody.timers.due import State
@@ -26,6 +24,7 @@ from tests.durable import test_timer_calls as timer_calls
 from tests.durable import test_timer_cancels as timer_cancels
 from tests.durable import test_timer_life as timer_life
 from tests.durable.conftest import in_memory
+from tests.simulation.durable.mutants import deferred_is_recorded
 from tests.support import DeadlockError, run_virtual
 
 if TYPE_CHECKING:
@@ -91,21 +90,6 @@ def set_no_timer_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Deferrals, "retry_at", retry_at)
 
 
-def record_what_is_only_deferred(patch: pytest.MonkeyPatch) -> None:
-    right = Deduplication.wrap
-
-    def wrap(self: Deduplication, inner: Any) -> Any:
-        async def too_soon(run: Any) -> Any:
-            outcome = await inner(run)
-            if outcome.kind is Kind.DEFERRED and run.duplicate is not None:
-                self._finished(run, run.duplicate)
-            return outcome
-
-        return right(self, too_soon)
-
-    patch.setattr(Deduplication, "wrap", wrap)
-
-
 def remember_no_id_in_the_store(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryDedupStore, "_record", lambda *_: None)
 
@@ -141,7 +125,7 @@ CASES: list[tuple[Callable[[pytest.MonkeyPatch], None], Callable[..., Awaitable[
     ),
     (set_no_timer_anew, deferral.test_what_is_run_again_is_what_was_sent),
     (
-        record_what_is_only_deferred,
+        deferred_is_recorded,
         deduplication.test_a_message_that_was_only_deferred_is_not_taken_for_done,
     ),
     (remember_no_id_in_the_store, deduplication.test_after_a_restart),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosody.middleware.retry import Retry, backoff_s, pause
+from prosody.middleware.retry import Retry, pause
+from prosody.model.backoff import backoff_s
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome, Refusal
 from prosody.model.run import Run, WorkClass
 from prosody.observe.storm import BURST, QUIET_S
