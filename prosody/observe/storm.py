@@ -80,11 +80,20 @@ class Storms:
         self._runtime = runtime
         # Weak, because some belong to a partition, and end with it.
         self._storms: weakref.WeakSet[Storm] = weakref.WeakSet()
+        self._common: dict[logging.Logger, Storm] = {}
 
     def of(self, log: logging.Logger) -> Storm:
         """A storm for one more sort of lines of ``log``."""
         storm = Storm(log, self._runtime)
         self._storms.add(storm)
+        return storm
+
+    def common(self, log: logging.Logger) -> Storm:
+        """The one for lines of ``log`` that all partitions have in common: they come and go, and have the
+        same to say in an outage."""
+        storm = self._common.get(log)
+        if storm is None:
+            storm = self._common[log] = self.of(log)
         return storm
 
     def settle(self) -> None:

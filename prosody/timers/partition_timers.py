@@ -16,7 +16,7 @@ from prosody.timers.operations import Operations
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from prosody.observe.storm import Storm, Storms
+    from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Segment, TimerStore, Trace
     from prosody.timers.due import DueTimer
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("prosody.timers")
 
 T = TypeVar("T")
-
-_STORMS: WeakKeyDictionary[Storms, Storm] = WeakKeyDictionary()
-"""One for all partitions of a subscription: they come and go, and have the same to say in an outage."""
 
 _TOLD: WeakKeyDictionary[Storms, set[tuple[str, int, int]]] = WeakKeyDictionary()
 """Changes of a topic's number of partitions that a subscription has told, once for all of them."""
@@ -63,8 +60,7 @@ class PartitionTimers:
         :param kinds: those that fire. Others are left alone in the store.
         """
         where = f"topic {segment.topic!r} partition {segment.partition}"
-        if (storm := _STORMS.get(storms)) is None:
-            storm = _STORMS[storms] = storms.of(_log)
+        storm = storms.common(_log)
         self._told = _TOLD.setdefault(storms, set())
         self._segment = segment
         self._store = store

@@ -65,6 +65,14 @@ def test_one_sort_of_lines_leaves_another_alone() -> None:
     assert other.allows(logging.WARNING) == ""
 
 
+def test_what_comes_and_goes_has_one_in_common() -> None:
+    storms = Storms(Clock())
+    for _ in range(BURST):
+        assert storms.common(LOG).allows(logging.WARNING) == ""
+    assert storms.common(LOG).allows(logging.WARNING) is None
+    assert storms.of(LOG).allows(logging.WARNING) == ""
+
+
 def test_nothing_is_left_out_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
     storm = Storms(Clock()).of(LOG)
     caplog.set_level(logging.DEBUG, LOG.name)
