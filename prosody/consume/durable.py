@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prosody.deferral.deferrals import Deferrals
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores, Trace
     from prosody.timers.due import DueTimer
+    from prosody.timers.partition_timers import Change
 
 _log = logging.getLogger("prosody.durable")
 
@@ -52,6 +53,8 @@ class Durables:
     """The W3C headers of the present span, kept with a timer."""
     runtime: Runtime
     storms: Storms
+    told: set[Change] = field(default_factory=set)
+    """Changes of topics' numbers of partitions that were told, once for all partitions."""
 
     def of(self, partition: Partition) -> Durable:
         """The durable side of a partition; nothing happens before its ``start``."""
@@ -81,6 +84,7 @@ class Durable:
             limit=durables.timers_max,
             kinds=kinds,
             storms=durables.storms,
+            told=durables.told,
         )
         self.deferrals = None
         if durables.deferring is not None:
@@ -95,7 +99,7 @@ class Durable:
         self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
         self._problem: str | None = None
-        self._storm = durables.storms.of(_log)
+        self._storm = durables.storms.common(_log)
 
     @property
     def problem(self) -> str | None:
@@ -161,7 +165,7 @@ class Durable:
                 await self._durables.runtime.sleep(delay_s)
             if self._problem is not None:
                 self._problem = None
-                _log.info("%s: its store works again", self._partition.name)
+                self._works_again()
             self.timers.start()
             self._partition.open()
         except Exception as error:  # noqa: BLE001
@@ -177,6 +181,11 @@ class Durable:
         except (BrokerError, StoreError) as error:
             return error
         return None
+
+    def _works_again(self) -> None:
+        more = self._storm.allows(logging.INFO)
+        if more is not None:
+            _log.info("%s: its store works again%s", self._partition.name, more)
 
     def _tell(self, error: Exception) -> None:
         what = "waits for its store" if self._deferring else "has no timers at present"

@@ -42,7 +42,7 @@ class Uncertain:
         """:param remove: takes an event out of the store, and then calls ``discard``."""
         self._remove = remove
         self._runtime = runtime
-        self._storm = storms.of(_log)
+        self._storm = storms.common(_log)
         self.events: dict[Event, bool] = {}
         """Whether each has finished; only read by others."""
         self._by_key: dict[tuple[DeferredKind, str], list[int]] = {}

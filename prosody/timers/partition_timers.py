@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from prosody.stores.protocol import TimerKind
 from prosody.timers.firing import Firing
@@ -25,8 +24,8 @@ _log = logging.getLogger("prosody.timers")
 
 T = TypeVar("T")
 
-_TOLD: WeakKeyDictionary[Storms, set[tuple[str, int, int]]] = WeakKeyDictionary()
-"""Changes of a topic's number of partitions that a subscription has told, once for all of them."""
+Change: TypeAlias = "tuple[str, int, int]"
+"""A topic, how many partitions it had, and how many it has now."""
 
 
 class PartitionTimers:
@@ -52,16 +51,18 @@ class PartitionTimers:
         limit: int,
         kinds: Collection[TimerKind],
         storms: Storms,
+        told: set[Change],
     ) -> None:
         """
         :param fire: takes a timer whose time has come; it must call ``begin`` and then ``end`` or
             ``abort``, and not raise. Of a key and kind it has at most one at a time.
         :param limit: so many timers of a kind it has at most.
         :param kinds: those that fire. Others are left alone in the store.
+        :param told: what of this sort was told already, by any partition of the subscription.
         """
         where = f"topic {segment.topic!r} partition {segment.partition}"
         storm = storms.common(_log)
-        self._told = _TOLD.setdefault(storms, set())
+        self._told = told
         self._segment = segment
         self._store = store
         self._memory = Memory(kinds, limit)
