@@ -61,6 +61,11 @@ class Progress:
         return range(self.last_received + 1, self._start.end)
 
     @property
+    def known_end(self) -> int:
+        """The log ended here or later when it was last seen: at the start, or by what was received."""
+        return max(self._start.end, self.last_received + 1)
+
+    @property
     def recalls(self) -> bool:
         """Whether something may come that is finished already."""
         return self._remembered is not None
@@ -126,5 +131,4 @@ class Progress:
 
     def begin_again(self) -> Start:
         """A start for another assignment of this very log, that runs nothing twice."""
-        end = max(self._start.end, self.last_received + 1)
-        return Start(self.offset, self.text(MAX_TEXT), end)
+        return Start(self.offset, self.text(MAX_TEXT), self.known_end)

@@ -122,6 +122,15 @@ class PartitionTimers:
         """Timers in memory."""
         return self._memory.pending
 
+    def pending_of(self, kind: TimerKind) -> int:
+        """Timers of a kind in memory."""
+        agenda = self._memory.kinds[kind].agenda
+        return agenda.waiting + agenda.handed
+
+    def first_times(self, kind: TimerKind) -> dict[str, int]:
+        """The time of each key's first timer, as far as they are in memory; nobody is asked."""
+        return self._memory.kinds[kind].agenda.first_times()
+
     def loaded(self, key: str, kind: TimerKind) -> list[int]:
         """Times of a key's timers as far as they are in memory, ascending; nobody is asked."""
         return sorted(timer.time for timer in self._memory.kinds[kind].agenda.of_key(key))
