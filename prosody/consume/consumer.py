@@ -112,6 +112,7 @@ class Consumer:
             self._stack.scheduler,
             steps,
             storms,
+            self._stack.timeout.lanes,
             options.stall_threshold,
             runtime,
         )
