@@ -11,6 +11,7 @@ from prosody.deferral.deferrals import Deferrals
 from prosody.deferral.timer_calls import TimerCalls
 from prosody.errors import BrokerError, StoreError
 from prosody.model.backoff import backoff_s
+from prosody.model.fields import fields_of
 from prosody.model.message import Timer
 from prosody.model.run import Run
 from prosody.model.times import utc_from_seconds
@@ -100,6 +101,7 @@ class Durable:
         self._opening: asyncio.Task[None] | None = None
         self._problem: str | None = None
         self._storm = durables.storms.common(_log)
+        self._about = fields_of(partition.topic_partition)
 
     @property
     def problem(self) -> str | None:
@@ -133,7 +135,11 @@ class Durable:
                 await self.timers.settled()
         except TimeoutError:
             # The store has a deadline of its own; another owner may read before it.
-            _log.warning("%s is given up while store operations go on", self._partition.name)
+            _log.warning(
+                "%s is given up while store operations go on",
+                self._partition.name,
+                extra=self._about,
+            )
 
     def _fire(self, timer: DueTimer) -> None:
         """Queue a timer that is due behind what its key has to do."""
@@ -183,13 +189,13 @@ class Durable:
         return None
 
     def _works_again(self) -> None:
-        more = self._storm.allows(logging.INFO)
+        more = self._storm.allows(logging.INFO, self._about)
         if more is not None:
-            _log.info("%s: its store works again%s", self._partition.name, more)
+            _log.info("%s: its store works again%s", self._partition.name, more, extra=self._about)
 
     def _tell(self, error: Exception) -> None:
         what = "waits for its store" if self._deferring else "has no timers at present"
         self._problem = f"{what}: {error}"
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, self._about)
         if more is not None:
-            _log.warning("%s %s%s", self._partition.name, self._problem, more)
+            _log.warning("%s %s%s", self._partition.name, self._problem, more, extra=self._about)

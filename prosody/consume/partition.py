@@ -10,6 +10,7 @@ from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
 from prosody.consume.unwritten import Unwritten
+from prosody.model.fields import fields, fields_of
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Partition:
         self.number = number
         self.loop = shared.loop
         self.queue = KeyQueue()
-        self.progress = Progress(self.name, start)
+        self.progress = Progress(self.name, start, fields_of(topic_partition))
         self.tracker = self.progress.tracker
         self.runs: set[Run] = set()
         """The first of each key, not yet finished; many of them wait for a permit."""
@@ -221,7 +222,12 @@ class Partition:
         A handler that does not end is told in the log, and by ``is_stalled``.
         """
         while not (self.lost or await self._until_idle(60.0) or self.lost):
-            _log.error("%s waits for handlers that do not end: %d", self.name, len(self.runs))
+            _log.error(
+                "%s waits for handlers that do not end: %d",
+                self.name,
+                len(self.runs),
+                extra=fields_of(self.topic_partition),
+            )
 
     async def _drain(self, cancel_after_s: float, abandon_after_s: float) -> None:
         self._stop_admission()
@@ -232,6 +238,7 @@ class Partition:
                     _log.error(
                         "handler did not stop within the shutdown timeout, left behind: %s",
                         run.where(),
+                        extra=fields(run),
                     )
         self.unwritten.give_up()
         self._close()

@@ -11,6 +11,7 @@ from prosody.consume.remembered import encode_runs, remembered
 
 if TYPE_CHECKING:
     from prosody.consume.remembered import Remembered
+    from prosody.model.fields import Fields
 
 METADATA_MAX = 4096
 """Characters of metadata that a commit may carry: what a broker takes unless configured otherwise."""
@@ -34,11 +35,11 @@ class Progress:
     each text that goes out, so it is not forgotten when the partition moves on before it came.
     """
 
-    def __init__(self, name: str, start: Start) -> None:
-        """``name`` is the partition's, for logs."""
+    def __init__(self, name: str, start: Start, about: Fields | None = None) -> None:
+        """``name`` and ``about`` are the partition's, for logs."""
         self.tracker = OffsetTracker()
         self._start = start
-        self._remembered: Remembered | None = remembered(name, start)
+        self._remembered: Remembered | None = remembered(name, start, about)
         self._recalled = 0
         """Offsets of the tracker that are finished ahead because they were remembered."""
         used = self._remembered is not None or not start.metadata

@@ -6,22 +6,23 @@ Partitions and timers that stand still, a connection that is lost, an event loop
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prosody.consume.doing import doing, iso_of
 from prosody.consume.inside import run_of
+from prosody.consume.partition import Partition
+from prosody.model.fields import fields, fields_of
+from prosody.model.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from prosody.broker.protocol import BrokerConsumer
     from prosody.consume.assignment import Assignment
-    from prosody.consume.partition import Partition
     from prosody.consume.poller import Poller
     from prosody.consume.steps import Steps
     from prosody.middleware.scheduler import Scheduler
     from prosody.middleware.timeout import Lane
-    from prosody.model.run import Run
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
@@ -104,14 +105,22 @@ class Watch:
         for what, (name, text) in stalls.items():
             if what not in self._told:
                 self._told[what] = (now, name)
-                _log.error("stalled: %s (stall_threshold is %.3g s)", text, self._threshold_s)
+                _log.error(
+                    "stalled: %s (stall_threshold is %.3g s)",
+                    text,
+                    self._threshold_s,
+                    extra=_about(what),
+                )
         held = {self._poller, *self._assignment.partitions()}
         for what in [what for what in self._told if what not in stalls]:
             told_at, name = self._told.pop(what)
             # Of one that was given up, the revoke or the loss has told what became of it.
             if getattr(what, "partition", what) in held:
                 _log.info(
-                    "%s moves again, %.0f s after it was told to be stalled", name, now - told_at
+                    "%s moves again, %.0f s after it was told to be stalled",
+                    name,
+                    now - told_at,
+                    extra=_about(what),
                 )
 
     def _stalls(self, now: float) -> Iterator[tuple[Partition | Poller | Run, str, str]]:
@@ -151,3 +160,16 @@ class Watch:
         else:
             why = "its partition starts nothing more"
         return f"{partition.name} offset {offset} {age}: {why}"
+
+
+def _about(what: Partition | Poller | Run) -> dict[str, Any]:
+    """What a line about a stall is about: the run, or the partition with its oldest message."""
+    if isinstance(what, Run):
+        return fields(what)
+    if not isinstance(what, Partition):
+        return {}
+    oldest = what.tracker.oldest()
+    if oldest is None:
+        return fields_of(what.topic_partition)
+    run = run_of(what, oldest[0])
+    return fields_of(what.topic_partition, oldest[0]) if run is None else fields(run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from prosody.deferral.knowledge import Knowledge
 from prosody.deferral.uncertain import Uncertain
 from prosody.errors import StoreError
+from prosody.model.fields import fields_of
 from prosody.stores.protocol import DeferredKind, TimerKind
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Deferrals:
         self.known = self._knowledge.known
         self.failure = self._knowledge.failure
         self._closed = False
-        self.uncertain = Uncertain(self._remove_finished, runtime, storms)
+        self.uncertain = Uncertain(
+            self._remove_finished, runtime, storms, fields_of((segment.topic, segment.partition))
+        )
         """What may be stored although it is handled in place; ``events`` is empty when nothing is."""
 
     async def open(self) -> None:

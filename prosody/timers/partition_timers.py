@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from prosody.model.fields import fields_of
 from prosody.stores.protocol import TimerKind
 from prosody.timers.firing import Firing
 from prosody.timers.key_order import KeyOrder
@@ -63,15 +64,16 @@ class PartitionTimers:
         where = f"topic {segment.topic!r} partition {segment.partition}"
         storm = storms.common(_log)
         self._told = told
+        self._about = about = fields_of((segment.topic, segment.partition))
         self._segment = segment
         self._store = store
         self._memory = Memory(kinds, limit)
         self._order = KeyOrder()
         self._operations = Operations(segment, store, self._memory, self._order.check)
         self._firing = Firing(
-            self._memory, self._order, self._operations, runtime, fire, storm, where
+            self._memory, self._order, self._operations, runtime, fire, storm, where, about
         )
-        self._loader = Loader(segment, store, runtime, self._memory, storm, where)
+        self._loader = Loader(segment, store, runtime, self._memory, storm, where, about)
 
     # Life
 
@@ -89,6 +91,7 @@ class PartitionTimers:
                 "topic %r had %d partitions, now it has %d: timers and deferred messages stay with the "
                 "partition they were set in, even where new messages of their key go to another one",
                 *change,
+                extra=self._about,
             )
 
     def start(self) -> None:

@@ -14,9 +14,9 @@ import prosody
 from prosody import Snapshot
 from prosody.consume.keys import BUSIEST_MOST, DEFERRED_MOST
 from prosody.consume.picture import RUNS_MOST, WAITING_MOST
+from tests.client.probing import ask, probed, until
+from tests.client.scene import Scene, played
 from tests.client.support import Place, Recorder, eventually, run_simulated
-from tests.client.test_probes import ask, probed, until
-from tests.client.test_why import Scene, played
 from tests.support import WALL_AT_START_S
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prosody.stores.memory import MemoryStoreState
+from tests.client.probing import ALIVE, DEAD, ask, probed, until
+from tests.client.scene import Scene
 from tests.client.support import Place, run_simulated
-from tests.client.test_probes import ALIVE, DEAD, ask, on_memory, probed, until
-from tests.client.test_why import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -162,7 +162,7 @@ def test_one_of_a_partition_that_was_given_up_is_none(caplog: pytest.LogCaptureF
     played(main)
 
 
-@on_memory
+@pytest.mark.parametrize("place", ["memory"], indirect=True)
 async def test_over_http(place: Place) -> None:
     await place.create_topic(partitions=1)
     scene = Sets(place)
