@@ -64,7 +64,10 @@ class Asking:
 async def without_a_lane() -> None:
     """However many wait, others run at once; and no lane waits with them."""
     s = Asking(permits=2, max_uncommitted=100)
-    await s.receive(*[f"k{n}" for n in range(50)], "known")
+    receiving = asyncio.create_task(s.receive(*[f"k{n}" for n in range(50)], "known"))
+    await asyncio.sleep(0)
+    assert len(s.partition.unanswered.runs) == 50, "what is known already waits for nothing"
+    await receiving
     assert s.stage.offsets == [50]
     assert len(lanes_of(s.partition)._tasks) <= 2
     assert s.around.scheduler.in_use == 1
