@@ -67,7 +67,7 @@ class Partition:
         self.opened = self.durable is None
         """Whether records may be admitted: not before it is known which keys have deferred work."""
         self.unwritten = Unwritten(self)
-        self.unanswered = Unanswered(shared.context, self._answered)
+        self.unanswered = Unanswered(self._answered)
         self.running = True
         self.cancelling = False
         self.closed = False

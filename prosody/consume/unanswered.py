@@ -6,11 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
-    import contextvars
     from collections.abc import Callable
 
     from prosody.model.run import Run
+    from prosody.stores.answer import Answer
 
 
 class Unanswered:
@@ -20,9 +19,8 @@ class Unanswered:
     the next run; with a store that answers in milliseconds that costs more than all else of a message.
     """
 
-    def __init__(self, context: contextvars.Context, answered: Callable[[Run], None]) -> None:
-        """:param answered: told, in ``context``, of a run that waits no longer."""
-        self._context = context
+    def __init__(self, answered: Callable[[Run], None]) -> None:
+        """:param answered: told of a run that waits no longer."""
         self._answered = answered
         self.runs: set[Run] = set()
 
@@ -32,7 +30,7 @@ class Unanswered:
         if asked is None or asked.done() or run.duplicate.finished:
             return False
         self.runs.add(run)
-        asked.add_done_callback(partial(self._ended, run), context=self._context)
+        asked.listener = partial(self._ended, run)
         return True
 
     def release(self, run: Run) -> bool:
@@ -41,7 +39,7 @@ class Unanswered:
         self.runs.discard(run)
         return held
 
-    def _ended(self, run: Run, _: asyncio.Future[bool]) -> None:
+    def _ended(self, run: Run, _: Answer[bool]) -> None:
         # Answered, failed or cancelled: what that means is looked at when the run has its turn.
         if run in self.runs:
             self.runs.discard(run)
