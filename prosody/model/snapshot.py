@@ -57,7 +57,7 @@ class PartitionSnapshot:
     running: int
     """Keys whose first event has had a permit: in the handler, or between two attempts."""
     waiting: int
-    """Keys whose first event waits for its first permit."""
+    """Keys whose first event waits for its first permit, or for deduplication's store before that."""
     queued: int
     """Events that wait behind another one of their key."""
     fetched: int
