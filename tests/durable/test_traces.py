@@ -49,6 +49,39 @@ async def test_a_deferred_message_goes_on_in_the_trace_of_its_first_attempt(
     assert (processed[-1].attributes or {})["prosody.redelivered"] is True
 
 
+async def test_what_was_deferred_behind_another_goes_on_in_its_own_first_attempt(
+    place: Place, spans: Spans
+) -> None:
+    """It was stored without one: the retry timer keeps it, until its turn comes again."""
+    await place.create_topic()
+    left = {1: 2, 2: 2}
+
+    async def fail_twice(context: Context, message: Message) -> None:
+        left[message.payload] -= 1
+        if left[message.payload] >= 0:
+            raise ValueError(f"{left[message.payload]} more")
+
+    handler = Handler(place, fail_twice)
+    client = place.client(message_spans="follows_from")
+    await client.subscribe(handler)
+    await client.send(place.topic, "k", 1)
+    await client.send(place.topic, "k", 2)
+    await handler.until_handled(2)
+    await client.shutdown()
+    assert handler.handled("k") == [1, 2]
+    sent = spans.named(f"send {place.topic}")
+    for event in sent:
+        offset = (event.attributes or {})["messaging.kafka.offset"]
+        first, *later = [
+            span
+            for span in spans.named(f"process {place.topic}")
+            if (span.attributes or {})["messaging.kafka.offset"] == offset
+        ]
+        assert is_linked(first, event)
+        assert len(later) == 2
+        assert all(is_child(each, first) for each in later)
+
+
 @pytest.mark.parametrize("relation", ["child", "follows_from"])
 async def test_a_timer_and_its_deferred_retries_go_on_in_the_trace_of_its_handler(
     place: Place, spans: Spans, relation: str
