@@ -55,12 +55,14 @@ class Consumer:
         client_id: str,
         recent: Recent | None = None,
         tracing: Tracing | None = None,
+        state: Callable[[], str] = lambda: "running",
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
 
         :param stores: not started yet; None when nothing can be kept.
         :param recent: the message ids that an earlier subscription of this client remembered.
         :param tracing: where spans go; None makes none.
+        :param state: what the client calls its state, for those who look.
         """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
@@ -110,6 +112,7 @@ class Consumer:
             self._stack.scheduler,
             steps,
             storms,
+            self._stack.timeout.lanes,
             options.stall_threshold,
             runtime,
         )
@@ -133,6 +136,7 @@ class Consumer:
             self._broker_consumer,
             self._stack,
             stores,
+            state,
             self.not_ready,
             self.stalled,
         )

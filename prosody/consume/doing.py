@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from prosody.model.run import Run
     from prosody.runtime import Runtime
 
-_ERROR_MAX: Final = 200
-"""Characters of an error that are shown."""
+TEXT_MAX: Final = 200
+"""Characters of a key or of an error that are shown."""
 
 
 def doing(run: Run, scheduler: Scheduler, runtime: Runtime) -> str:
@@ -26,6 +26,8 @@ def doing(run: Run, scheduler: Scheduler, runtime: Runtime) -> str:
         return f"its handler runs (attempt {run.attempt}{told}), for {seconds(for_s)} so far"
     if scheduler.awaited_by(run):
         return f"it waits for a permit ({scheduler.in_use} in use)"
+    if run.task is None:
+        return "the store is being asked whether it was handled before"
     if isinstance(run.interruptible, Pause):
         return _pausing(run, run.interruptible, runtime)
     if run.interruptible is not None:
@@ -68,5 +70,9 @@ def iso_of(runtime: Runtime, at: float) -> str:
 
 def shown(error: BaseException) -> str:
     """An error as a part of a sentence."""
-    text = error_text(error)
-    return text if len(text) <= _ERROR_MAX else f"{text[:_ERROR_MAX]}..."
+    return short(error_text(error))
+
+
+def short(text: str) -> str:
+    """A text that others made, cut when long."""
+    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}..."

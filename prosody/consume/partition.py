@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
+from prosody.consume.unanswered import Unanswered
 from prosody.consume.unwritten import Unwritten
+from prosody.model.fields import fields, fields_of
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from prosody.model.run import Run
 
 _log = logging.getLogger("prosody.partition")
-
+_NO_END = "%s waits for handlers that do not end: %d"
+_LEFT_BEHIND = "handler did not stop within the shutdown timeout, left behind: %s"
 
 ADMIT_SHARE = 4
 """Room for one in so many of ``max_uncommitted`` is used at once, less may wait for the next record to
@@ -54,18 +57,19 @@ class Partition:
         self.number = number
         self.loop = shared.loop
         self.queue = KeyQueue()
-        self.progress = Progress(self.name, start)
+        self.progress = Progress(self.name, start, fields_of(topic_partition))
         self.tracker = self.progress.tracker
         self.runs: set[Run] = set()
         """The first of each key, not yet finished; many of them wait for a permit."""
         self.waiting = 0
-        """Runs that wait for their first permit, without a lane."""
+        """Runs that wait for an answer of the store or for their first permit, without a lane."""
         self.durable = shared.durables.of(self) if shared.durables else None
         self.timer_calls = self.durable.calls if self.durable else None
         self.deferrals = self.durable.deferrals if self.durable else None
         self.opened = self.durable is None
         """Whether records may be admitted: not before it is known which keys have deferred work."""
         self.unwritten = Unwritten(self)
+        self.unanswered = Unanswered(self._answered)
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -112,11 +116,16 @@ class Partition:
             self.ready(now)
 
     def ready(self, now: float) -> None:
-        """A key has become ready: its first run waits for a permit from now on."""
+        """A key has become ready: its first run waits for a permit from now on, or from an answer on."""
         run = self._pop()
-        self._enqueue(run, now)
         self.runs.add(run)
         self.waiting += 1
+        if run.duplicate is None or not self.unanswered.hold(run):
+            self._enqueue(run, now)
+
+    def _answered(self, run: Run) -> None:
+        """The store has told about a run that waited for that."""
+        self._enqueue(run, self._shared.runtime.monotonic())
 
     # Called by the lanes
 
@@ -221,7 +230,7 @@ class Partition:
         A handler that does not end is told in the log, and by ``is_stalled``.
         """
         while not (self.lost or await self._until_idle(60.0) or self.lost):
-            _log.error("%s waits for handlers that do not end: %d", self.name, len(self.runs))
+            _log.error(_NO_END, self.name, len(self.runs), extra=fields_of(self.topic_partition))
 
     async def _drain(self, cancel_after_s: float, abandon_after_s: float) -> None:
         self._stop_admission()
@@ -229,10 +238,7 @@ class Partition:
             self._cancel_runs()
             if not await self._until_idle(abandon_after_s - cancel_after_s) and not self.lost:
                 for run in self.runs:
-                    _log.error(
-                        "handler did not stop within the shutdown timeout, left behind: %s",
-                        run.where(),
-                    )
+                    _log.error(_LEFT_BEHIND, run.where(), extra=fields(run))
         self.unwritten.give_up()
         self._close()
         if self.durable is not None:
@@ -261,7 +267,8 @@ class Partition:
             if run.task is not None:
                 run.interrupt()
             elif not run.permit:  # with one, a lane is just about to look into it
-                self._scheduler.give_back(run)
+                if not self.unanswered.release(run):
+                    self._scheduler.give_back(run)
                 self.finish(run, ABANDONED)
         self.waiting = 0
 
