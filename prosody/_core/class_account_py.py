@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import inf
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from prosody._core.constants import ESTIMATE_RUNS
-from prosody._core.idle_keys_py import KeyState
 from prosody._core.waiting_line_py import WaitingLine
+
+if TYPE_CHECKING:
+    from prosody._core.idle_keys_py import KeyState
 
 
 @final
@@ -23,7 +25,7 @@ class ClassAccount:
 
     def __init__(self, weight: float, max_wait: float, wait_weight: float) -> None:
         self.weight = weight
-        self.line: WaitingLine[KeyState] = WaitingLine(max_wait, wait_weight)
+        self.line = WaitingLine(max_wait, wait_weight)
         self.settled = 0.0
         self.estimated = 0.0
         self.dispatched = 0
@@ -45,7 +47,9 @@ class ClassAccount:
 
     def complete(self, charge: float, used: float, growth: float) -> float:
         """The entry ran for ``used`` seconds: charge those instead, and return them at the landmark."""
-        self.give_back(charge)
+        dispatched = self.dispatched = self.dispatched - 1
+        estimated = self.estimated - charge
+        self.estimated = estimated if dispatched and estimated > 0.0 else 0.0
         if self.runs < ESTIMATE_RUNS:
             self.runs += 1
         self.mean_run += (used - self.mean_run) / self.runs
@@ -65,16 +69,16 @@ class ClassAccount:
 
     def rescale(self, factor: float) -> None:
         """Multiply every charge by ``factor``: the landmark moves."""
-        self.line.rescale(factor)
+        self.line.rebuild()
         self.settled *= factor
         self.estimated *= factor
 
-    def check_valid(self, dispatched: int) -> None:
-        """Assert the invariants, with so many entries dispatched; for tests.
+    def check_valid(self, waiting: list[KeyState], dispatched: int) -> None:
+        """Assert the invariants, with these waiting and so many dispatched; for tests.
 
         :raises AssertionError: when one does not hold.
         """
-        self.line.check_valid()
+        self.line.check_valid(waiting)
         _require(dispatched == self.dispatched, "dispatched does not add up")
         _require(dispatched > 0 or self.estimated == 0.0, "an estimate left over")
         _require(0.0 <= self.estimated < inf, "an estimate out of range")

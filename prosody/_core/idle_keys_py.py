@@ -21,21 +21,22 @@ class KeyState:
     """What is remembered of one key.
 
     ``debt``     its virtual time at the landmark of the heap
-    ``entry``    what waits, None otherwise; ``since`` and ``number`` are its time and place in line
+    ``account``  that of the work class in which it waits or was dispatched last
+    ``entry``    what waits, None otherwise; ``since`` and ``slot`` are its time and place in line
     ``charge``   what its class was charged at dispatch, at the landmark
     ``rested``   counts keys that became idle: by it the one that is idle longest is known
     """
 
     __slots__ = (
+        "account",
         "charge",
         "debt",
         "entry",
         "key",
-        "number",
         "rested",
         "since",
+        "slot",
         "status",
-        "work_class",
     )
 
     def __init__(self, key: Hashable) -> None:
@@ -43,29 +44,30 @@ class KeyState:
         self.debt = 0.0
         self.entry: Any = None
         self.since = 0.0
-        self.number = -1
+        self.slot = -1
         self.charge = 0.0
         self.rested = -1
         self.status = IDLE
-        self.work_class = 0
+        self.account: Any = None
 
 
 @final
 class IdleKeys:
     """Keys of which nothing waits or runs: the one of the least debt is at hand.
 
-    Of equal debts the one that is idle longest comes first. A heap from which nothing is deleted but
-    its top: a key that becomes busy leaves its place behind, and is known by ``rested`` if it
-    comes back. Left-overs are pruned before they outnumber the keys.
+    Of equal debts the one that is idle longest comes first. There is no order among them until there
+    are as many as may be; then a heap, from which nothing is deleted but its top: a key that becomes
+    busy leaves its place behind, and is known by ``rested`` if it comes back. Left-overs are pruned
+    before they outnumber the keys, and the heap is given up where half of the room is free.
     """
 
-    __slots__ = ("_count", "_heap", "_limit", "_rests")
+    __slots__ = ("_heap", "_limit", "_rests", "_states")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._count = 0
         self._rests = 0
-        self._heap: list[tuple[float, int, KeyState]] = []
+        self._states: dict[KeyState, None] = {}
+        self._heap: list[tuple[float, int, KeyState]] | None = None
 
     def add(self, state: KeyState) -> KeyState | None:
         """The key has become idle. Returns the one to forget, if there is one too many.
@@ -73,36 +75,43 @@ class IdleKeys:
         That is the one of the least debt, this one included: the least loss. To push out a greater
         debt, an attacker would have to run up as much for every place there is.
         """
+        states = self._states
         forgotten = None
-        if self._count == self._limit:
+        if len(states) == self._limit:
             forgotten = self._least()
             if forgotten.debt > state.debt:
                 return state
-            heappop(self._heap)
             self.remove(forgotten)
         state.rested = self._rests
         self._rests += 1
-        self._count += 1
-        heappush(self._heap, (state.debt, state.rested, state))
+        states[state] = None
+        if self._heap is not None:
+            heappush(self._heap, (state.debt, state.rested, state))
         return forgotten
 
     def remove(self, state: KeyState) -> None:
         """The key is busy again, or forgotten."""
         state.rested = -1
-        self._count -= 1
-        if len(self._heap) > 2 * self._count + SLACK:
-            self._heap = [place for place in self._heap if place[2].rested == place[1]]
-            heapify(self._heap)
+        states = self._states
+        del states[state]
+        heap = self._heap
+        if heap is not None and len(heap) > 2 * len(states) + SLACK:
+            self._heap = None if 2 * len(states) < self._limit else self._ordered()
 
     def rescaled(self) -> None:
         """All debts have been multiplied by one factor, which may have made some equal."""
-        self._heap = [
-            (state.debt, rested, state) for _, rested, state in self._heap if state.rested == rested
-        ]
-        heapify(self._heap)
+        if self._heap is not None:
+            self._heap = self._ordered()
+
+    def _ordered(self) -> list[tuple[float, int, KeyState]]:
+        heap = [(state.debt, state.rested, state) for state in self._states]
+        heapify(heap)
+        return heap
 
     def _least(self) -> KeyState:
         heap = self._heap
+        if heap is None:
+            heap = self._heap = self._ordered()
         while heap[0][2].rested != heap[0][1]:
             heappop(heap)
         return heap[0][2]
@@ -112,15 +121,19 @@ class IdleKeys:
 
         :raises AssertionError: when one does not hold.
         """
-        _require(len(states) == self._count, "the number of idle keys is wrong")
-        _require(self._count <= self._limit, "too many keys remembered")
-        _require(len(self._heap) <= 2 * self._count + SLACK, "too many left-overs")
-        placed = {id(state) for _, rested, state in self._heap if state.rested == rested}
-        _require(placed == {id(state) for state in states}, "an idle key is not in the heap")
-        for at, place in enumerate(self._heap):
-            _require(place[:2] >= self._heap[(at - 1) >> 1][:2] or not at, "no heap")
+        _require(self._states.keys() == set(states), "others are idle")
+        _require(len(states) <= self._limit, "too many keys remembered")
+        _require(len({state.rested for state in states}) == len(states), "a rest counted twice")
+        _require(all(state.rested < self._rests for state in states), "a rest out of range")
+        heap = self._heap
+        if heap is None:
+            return
+        _require(len(heap) <= 2 * len(states) + SLACK, "too many left-overs")
+        placed = {state for _, rested, state in heap if state.rested == rested}
+        _require(placed == set(states), "an idle key is not in the heap")
+        for at, place in enumerate(heap):
+            _require(place[:2] >= heap[(at - 1) >> 1][:2] or not at, "no heap")
             _require(place[2].rested != place[1] or place[2].debt == place[0], "an old debt")
-            _require(place[1] < self._rests, "a rest out of range")
 
 
 def _require(holds: bool, message: str) -> None:

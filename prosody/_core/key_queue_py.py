@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, final
+from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, Self, final
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
-@final
-class _Key:
-    """What is remembered of one key.
+# Of a key with one entry, which is all that most keys ever have: an object for each would cost more
+# than what is done with it.
+_READY: Final = False
+_IN_FLIGHT: Final = True
 
-    ``head`` is its oldest queued entry (None: nothing queued) and ``number`` counts pushes, so that
-    ``clear`` can put entries of all keys in order. ``rest`` exists only while a second entry is
-    queued: most keys never have two, and a deque is forty times the size of a reference.
+
+@final
+class _Followers(deque[tuple[int, Any]]):
+    """Of a key with several entries those behind the first, each with its number.
+
+    The first one is ready or in flight.
     """
 
-    __slots__ = ("head", "in_flight", "key", "number", "rest")
+    __slots__ = ("in_flight",)
 
-    def __init__(self, key: Hashable, head: Any, number: int) -> None:
-        self.key = key
-        self.head = head
-        self.number = number
-        self.rest: deque[tuple[int, Any]] | None = None
-        self.in_flight = False
+    in_flight: bool
 
 
 @final
@@ -39,16 +38,18 @@ class KeyQueue:
                               |                  v
                               +---- done -- in flight, more queued
 
-    State is made in ``__new__``, so that there is no half-made queue to be had.
+    Pushes are counted: their numbers put entries of all keys in order when ``clear`` drops them. What
+    is queued or in flight is the difference of two such counts. State is made in ``__new__``, so that
+    there is no half-made queue to be had.
     """
 
-    __slots__ = ("__weakref__", "_in_flight", "_keys", "_pushes", "_queued", "_ready")
+    __slots__ = ("__weakref__", "_ends", "_keys", "_pops", "_pushes", "_ready")
 
-    _in_flight: int
-    _keys: dict[Hashable, _Key]
+    _ends: int
+    _keys: dict[Hashable, bool | _Followers]
+    _pops: int
     _pushes: int
-    _queued: int
-    _ready: deque[_Key]
+    _ready: deque[tuple[Hashable, int, Any]]
 
     def __new__(cls, *arguments: Never, **named: Never) -> Self:
         if arguments or named:
@@ -56,9 +57,9 @@ class KeyQueue:
         self = object.__new__(cls)
         self._keys = {}
         self._ready = deque()
-        self._queued = 0
-        self._in_flight = 0
         self._pushes = 0
+        self._pops = 0
+        self._ends = 0
         return self
 
     def __init_subclass__(cls) -> NoReturn:
@@ -69,19 +70,19 @@ class KeyQueue:
 
     def __repr__(self) -> str:
         return (
-            f"KeyQueue(queued={self._queued}, in_flight={self._in_flight}, "
+            f"KeyQueue(queued={self.queued}, in_flight={self.in_flight}, "
             f"ready={len(self._ready)}, keys={len(self._keys)})"
         )
 
     @property
     def queued(self) -> int:
         """Entries pushed and not yet popped or cleared."""
-        return self._queued
+        return self._pushes - self._pops
 
     @property
     def in_flight(self) -> int:
         """Entries popped and not yet done."""
-        return self._in_flight
+        return self._pops - self._ends
 
     @property
     def ready(self) -> int:
@@ -102,37 +103,33 @@ class KeyQueue:
         if entry is None:
             raise ValueError("push: entry must not be None, which pop answers for 'nothing ready'")
         state = self._keys.get(key)
-        ready = state is None
+        number = self._pushes
         if state is None:
-            state = _Key(key, entry, self._pushes)
-            self._keys[key] = state
-            self._ready.append(state)
-        elif state.head is None:
-            state.head = entry
-            state.number = self._pushes
+            self._keys[key] = _READY
+            self._ready.append((key, number, entry))
+        elif state is _READY or state is _IN_FLIGHT:
+            followers = _Followers()
+            followers.in_flight = state is _IN_FLIGHT
+            followers.append((number, entry))
+            self._keys[key] = followers
         else:
-            if state.rest is None:
-                state.rest = deque()
-            state.rest.append((self._pushes, entry))
-        self._pushes += 1
-        self._queued += 1
-        return ready
+            state.append((number, entry))
+        self._pushes = number + 1
+        return state is None
 
     def pop(self) -> Any:
         """Take the head of the key that has been ready longest; None when no key is ready."""
-        if not self._ready:
+        ready = self._ready
+        if not ready:
             return None
-        state = self._ready.popleft()
-        entry = state.head
-        if state.rest is None:
-            state.head = None
-        else:
-            state.number, state.head = state.rest.popleft()
-            if not state.rest:
-                state.rest = None
-        state.in_flight = True
-        self._queued -= 1
-        self._in_flight += 1
+        key, _, entry = ready[0]
+        state = self._keys[key]
+        if state is _READY:
+            self._keys[key] = _IN_FLIGHT
+        elif isinstance(state, _Followers):
+            state.in_flight = True
+        ready.popleft()
+        self._pops += 1
         return entry
 
     def done(self, key: Hashable) -> bool:
@@ -142,69 +139,68 @@ class KeyQueue:
         :raises TypeError: when ``key`` cannot be hashed.
         """
         state = self._keys.get(key)
-        if state is None or not state.in_flight:
+        if state is _IN_FLIGHT:
+            # Counted first: the key may die, and call back.
+            self._ends += 1
+            del self._keys[key]
+            return False
+        if state is None or state is _READY or not state.in_flight:
             raise KeyError(f"done: nothing of key {key!r} is in flight")
-        ready = state.head is not None
-        if ready:
-            self._ready.append(state)
-        else:
-            del self._keys[state.key]
+        if len(state) == 1:
+            self._keys[key] = _READY
+        number, entry = state.popleft()
         state.in_flight = False
-        self._in_flight -= 1
-        return ready
+        self._ready.append((key, number, entry))
+        self._ends += 1
+        return True
 
     def clear(self) -> list[Any]:
         """Drop every queued entry and return them, oldest push first. In-flight ones stay."""
-        numbered: list[tuple[int, Any]] = []
-        kept: dict[Hashable, _Key] = {}
-        # Bound to a name, so that no key dies (and calls back) before the counts are right again.
-        remembered = self._keys
-        for state in remembered.values():
-            if state.head is not None:
-                numbered.append((state.number, state.head))
-                if state.rest is not None:
-                    numbered.extend(state.rest)
-            if state.in_flight:
-                kept[state.key] = state
+        numbered = [(number, entry) for _, number, entry in self._ready]
+        kept: dict[Hashable, bool | _Followers] = {}
+        # Bound to names, so that no key dies (and calls back) before the counts are right again.
+        remembered, ready = self._keys, self._ready
+        for key, state in remembered.items():
+            if state is _IN_FLIGHT:
+                kept[key] = state
+            elif state is not _READY:
+                numbered.extend(state)
+                if state.in_flight:
+                    kept[key] = _IN_FLIGHT
         numbered.sort(key=_number)
-        entries = [entry for _, entry in numbered]
-        self._ready.clear()
+        self._ready = deque()
         self._keys = kept
-        self._queued = 0
-        for state in kept.values():
-            state.head = None
-            state.rest = None
-        return entries
+        self._pushes = self._pops
+        del ready
+        return [entry for _, entry in numbered]
 
     def check_valid(self) -> None:
         """Assert the invariants; for tests.
 
         :raises AssertionError: when one does not hold.
         """
-        queued = in_flight = ready = 0
-        numbers: set[int] = set()
+        in_flight = 0
+        heads = {key: number for key, number, _ in self._ready}
+        _require(len(heads) == len(self._ready), "a key is ready twice")
+        numbers: set[int] = set(heads.values())
+        queued = len(heads)
         for key, state in self._keys.items():
-            _require(state.key is key, "a key is filed under another")
-            _require(state.head is not None or state.in_flight, "an idle key is remembered")
-            _require(state.rest is None or len(state.rest) > 0, "an empty deque is kept")
-            _require(state.rest is None or state.head is not None, "a deque without a head")
-            mine = [] if state.head is None else [state.number]
-            mine.extend(number for number, _ in state.rest or ())
+            flies = state is _IN_FLIGHT
+            mine = [heads[key]] if key in heads else []
+            if isinstance(state, _Followers):
+                flies = state.in_flight
+                _require(len(state) > 0, "an empty deque is kept")
+                mine.extend(number for number, _ in state)
+                queued += len(state)
+            _require(flies != (key in heads), "a key is neither ready nor in flight, or both")
             _require(mine == sorted(mine), "a key's entries are out of order")
             numbers.update(mine)
-            queued += len(mine)
-            in_flight += state.in_flight
-            ready += state.head is not None and not state.in_flight
+            in_flight += flies
+        _require(heads.keys() <= self._keys.keys(), "a forgotten key is ready")
         _require(len(numbers) == queued, "two entries have one number")
         _require(all(0 <= number < self._pushes for number in numbers), "a number out of range")
-        _require(queued == self._queued, "queued does not add up")
-        _require(in_flight == self._in_flight, "in_flight does not add up")
-        _require(ready == len(self._ready), "ready does not add up")
-        for state in self._ready:
-            _require(self._keys.get(state.key) is state, "a forgotten key is ready")
-            _require(state.head is not None, "a ready key has nothing queued")
-            _require(not state.in_flight, "a ready key is in flight")
-        _require(len({id(state) for state in self._ready}) == ready, "a key is ready twice")
+        _require(queued == self.queued, "queued does not add up")
+        _require(in_flight == self.in_flight, "in_flight does not add up")
 
 
 def _number(numbered: tuple[int, Any]) -> int:

@@ -60,7 +60,10 @@ class OutcomeWindow(WindowClock):
         """
         if type(failed) is not bool:
             raise TypeError(f"record: failed must be a bool, not {type(failed).__name__}")
-        self._move(self._checked("record", now))
+        if type(now) is not float or not self._since <= now <= self._until:
+            self._move(self._checked("record", now))
+        elif now > self._latest:
+            self._latest = now
         if failed:
             self._of_failures[self._bucket % BUCKETS] += 1
             self._failures += 1
@@ -102,10 +105,10 @@ class OutcomeWindow(WindowClock):
         if now <= self._latest:
             return
         self._latest = now
-        bucket, self._tick = self._located(now)
+        bucket = self._bucket_of(now)
         for new in range(self._bucket + 1, min(bucket, self._bucket + BUCKETS) + 1):
             place = new % BUCKETS
             self._successes -= self._of_successes[place]
             self._failures -= self._of_failures[place]
             self._of_successes[place] = self._of_failures[place] = 0
-        self._bucket = bucket
+        self._enter(bucket)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, Self, final
 
-from prosody._core.constants import BUCKET_TICKS, BUCKETS, RING, WINDOW_TICKS
+from prosody._core.constants import BUCKET_TICKS, BUCKETS, RING
 from prosody._core.outcome_window_py import OutcomeWindow
 from prosody._core.window_clock_py import count, to_float, two_arguments, window_seconds
 from prosody._core.window_keys_py import UsedKey, WindowKeys
@@ -84,18 +84,23 @@ class TimeWindow(WindowKeys):
         :raises TypeError: when ``key`` cannot be hashed, or ``now`` is no float or int.
         :raises ValueError: when one runs already, or ``now`` is not finite or too far from 0.
         """
-        now = self._checked("begin", now)
+        if type(now) is not float or not self._since <= now <= self._until:
+            now = self._checked("begin", now)
         state = self._keys.get(key)
         if state is not None and state.running:
             raise ValueError(f"begin: a run of key {key!r} is in progress already")
         # Bound to a name here and below: keys die, and may call back, when all is done.
-        gone = self._move(now)
+        gone: list[Hashable] = []
+        if now > self._latest:
+            self._latest = now
+            if now > self._until:
+                self._turn(now, gone)
         if state is None or state.forgotten:
             state = UsedKey(key)
             self._keys[key] = state
         state.running = True
         state.began = self._bucket
-        state.began_tick = self._tick
+        state.began_tick = self._tick()
         self._running += 1
         del gone
 
@@ -106,24 +111,41 @@ class TimeWindow(WindowKeys):
         :raises TypeError: when ``key`` cannot be hashed, or ``now`` is no float or int.
         :raises ValueError: when ``now`` is not finite or too far from 0.
         """
-        now = self._checked("end", now)
+        if type(now) is not float or not self._since <= now <= self._until:
+            now = self._checked("end", now)
         state = self._keys.get(key)
         if state is None or not state.running:
             raise KeyError(f"end: nothing of key {key!r} runs")
-        gone = self._move(now)
-        added = self._charge(state, state.buckets)
-        if added and not state.total:
+        gone: list[Hashable] = []
+        if now > self._latest:
+            self._latest = now
+            if now > self._until:
+                self._turn(now, gone)
+        if state.began == self._bucket:
+            added = self._tick() - state.began_tick
+            state.buckets[state.began % RING] += added
+        else:
+            added = self._charge(state, state.buckets)
+        total = state.total
+        if added and not total:
             state.oldest = max(state.began, self._bucket - BUCKETS)
             self._wheel[state.oldest % RING].add(state)
-        state.total += added
+        state.total = total = total + added
         state.running = False
         self._running -= 1
-        if not state.total:
+        if not total:
             self._forget(state, gone)
             return
-        self._ends += 1
-        state.number = self._ends
-        self._leave_recent(state)
+        state.number = number = self._ends = self._ends + 1
+        recent = self._recent
+        recent.append(state)
+        if len(recent) > self._recent_size:
+            state = recent.popleft()
+            # It may have run again since; otherwise it can be evicted from now on.
+            if state.number <= number - self._recent_size and not (
+                state.running or state.forgotten or state.serial
+            ):
+                self._list(state)
         if len(self._keys) - self._running > self._cache_size:
             self._evict(gone)
 
@@ -135,24 +157,30 @@ class TimeWindow(WindowKeys):
         :raises TypeError: when ``key`` cannot be hashed, or ``now`` is no float or int.
         :raises ValueError: when ``now`` is not finite or too far from 0.
         """
-        now = self._checked("used", now)
+        if type(now) is not float or not self._since <= now <= self._until:
+            now = self._checked("used", now)
         state = self._keys.get(key)
-        gone = self._move(now)
+        gone: list[Hashable] = []
+        if now > self._latest:
+            self._latest = now
+            if now > self._until:
+                self._turn(now, gone)
         if state is None or state.forgotten:
             return 0.0
-        oldest = state.buckets[(self._bucket + 1) % RING]
         total = state.total
+        oldest = state.buckets[(self._bucket + 1) % RING]
         if state.running:
             ahead = self._bucket - state.began
             if ahead < BUCKETS:
-                total += ahead * BUCKET_TICKS + self._tick - state.began_tick
+                total += ahead * BUCKET_TICKS + self._tick() - state.began_tick
             else:
                 part = BUCKET_TICKS - (state.began_tick if ahead == BUCKETS else 0)
                 oldest += part
-                total += part + (BUCKETS - 1) * BUCKET_TICKS + self._tick
-        ticks = total - oldest + min(oldest, BUCKET_TICKS - self._tick)
+                total += part + (BUCKETS - 1) * BUCKET_TICKS + self._tick()
+        if oldest:
+            total -= oldest - min(oldest, BUCKET_TICKS - self._tick())
         del gone
-        return ticks * (self._window / WINDOW_TICKS)
+        return total * self._unit
 
     def room_at(self, key: Hashable, limit: float, now: float) -> float:
         """The earliest time, from ``now`` on, at which ``used`` is at most ``limit`` seconds.
@@ -175,7 +203,7 @@ class TimeWindow(WindowKeys):
         gone = self._move(now)
         if state is None or state.forgotten or limit >= self._window:
             return self._latest
-        unit = self._window / WINDOW_TICKS
+        unit = self._unit
         allowed = int(limit / unit)
         # The quotient is rounded: the most ticks whose seconds are at most the limit.
         if allowed * unit > limit:
@@ -189,7 +217,7 @@ class TimeWindow(WindowKeys):
         bucket = self._bucket
         oldest = buckets[(bucket + 1) % RING]
         full -= oldest
-        if full + min(oldest, BUCKET_TICKS - self._tick) <= allowed:
+        if full + min(oldest, BUCKET_TICKS - self._tick()) <= allowed:
             return self._latest
         while full > allowed:
             bucket += 1

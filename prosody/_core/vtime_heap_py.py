@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, final
 
 from prosody._core.class_account_py import ClassAccount
 from prosody._core.constants import LN2, LONGEST_RUN_S, REBASE_HALF_LIVES
+from prosody._core.decay_clock_py import DecayClock
 from prosody._core.idle_keys_py import DISPATCHED, IDLE, WAITING, IdleKeys, KeyState
 from prosody._core.vtime_parameters import checked_parameters, class_number, run_seconds, seconds
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @final
-class VirtualTimeHeap:
+class VirtualTimeHeap(DecayClock):
     """Who runs next; see ``protocols_qos.VirtualTimeHeap`` for the formula.
 
     A key goes through these states::
@@ -34,27 +35,22 @@ class VirtualTimeHeap:
     State is made in ``__new__``, so that there is no half-made heap to be had.
     """
 
-    __slots__ = ("__weakref__", "_classes", "_half_life", "_idle", "_keys", "_landmark", "_latest")
+    __slots__ = ("_classes", "_idle", "_keys")
 
     _classes: tuple[ClassAccount, ClassAccount]
-    _half_life: float
     _idle: IdleKeys
     _keys: dict[Hashable, KeyState]
-    _landmark: float
-    _latest: float
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
         given = checked_parameters(*arguments, **named)
         self = object.__new__(cls)
-        self._half_life = given.half_life
+        self._set_decay(given.half_life)
         self._classes = (
             ClassAccount(given.normal_weight, given.max_wait, given.wait_weight),
             ClassAccount(given.failure_weight, given.max_wait, given.wait_weight),
         )
         self._idle = IdleKeys(given.cache_size)
         self._keys = {}
-        self._landmark = -inf
-        self._latest = -inf
         return self
 
     def __init_subclass__(cls) -> NoReturn:
@@ -94,9 +90,10 @@ class VirtualTimeHeap:
         """
         if entry is None:
             raise ValueError("push: entry must not be None, which pop answers for 'nothing waits'")
-        if type(now) is not float or not -inf < now < inf:
+        on_time = type(now) is float and self._latest <= now <= self._young_until
+        if not on_time:
             now = seconds("push: now", now)
-        number = class_number("push", work_class)
+        account = self._classes[0 if work_class == 0 else class_number("push", work_class)]
         state = self._keys.get(key)
         if state is None:
             state = KeyState(key)
@@ -106,23 +103,30 @@ class VirtualTimeHeap:
         else:
             status = "waiting" if state.status == WAITING else "dispatched"
             raise ValueError(f"push: key {key!r} has an entry already, which is {status}")
-        now = self._advance(now)
+        if on_time:
+            self._latest = now
+        else:
+            now = self._advance(now)
         state.status = WAITING
         state.entry = entry
         state.since = now
-        state.work_class = number
-        state.number = self._classes[number].line.append(state, state.debt, now)
+        state.account = account
+        account.line.append(state)
 
     def pop(self, now: float) -> Any:
         """Dispatch the entry that is next; None when nothing waits. Charges its class an estimate.
 
         :raises ValueError: ``now`` is not finite.
         """
-        if type(now) is not float or not -inf < now < inf:
+        on_time = type(now) is float and self._latest <= now <= self._young_until
+        if not on_time:
             now = seconds("pop: now", now)
-        now = self._advance(now)
+        if on_time:
+            self._latest = now
+        else:
+            now = self._advance(now)
         normal, failure = self._classes
-        passed = self._half_lives(now)
+        passed = (now - self._landmark) / self._half_life
         decay = exp(-LN2 * passed)
         if not failure.line.live:
             if not normal.line.live:
@@ -147,17 +151,22 @@ class VirtualTimeHeap:
         :raises KeyError: nothing of ``key`` is dispatched.
         :raises ValueError: ``used`` is negative or not finite, or ``now`` is not finite.
         """
-        if type(now) is not float or not -inf < now < inf:
+        on_time = type(now) is float and self._latest <= now <= self._young_until
+        if not on_time:
             now = seconds("complete: now", now)
         if type(used) is not float or not 0.0 <= used < inf:
             used = run_seconds("complete: used", used)
         state = self._keys.get(key)
         if state is None or state.status != DISPATCHED:
             raise KeyError(f"complete: nothing of key {key!r} is dispatched")
-        now = self._advance(now)
-        state.debt += self._classes[state.work_class].complete(
-            state.charge, min(used, LONGEST_RUN_S), exp(LN2 * self._half_lives(now))
-        )
+        if on_time:
+            self._latest = now
+        else:
+            now = self._advance(now)
+        if used > LONGEST_RUN_S:  # noqa: PLR1730 (min would be a call)
+            used = LONGEST_RUN_S
+        growth = exp(LN2 * ((now - self._landmark) / self._half_life))
+        state.debt += state.account.complete(state.charge, used, growth)
         self._rest(state)
 
     def give_back(self, key: Hashable, now: float) -> None:
@@ -166,13 +175,12 @@ class VirtualTimeHeap:
         :raises KeyError: nothing of ``key`` is dispatched.
         :raises ValueError: ``now`` is not finite.
         """
-        if type(now) is not float or not -inf < now < inf:
-            now = seconds("give_back: now", now)
+        now = seconds("give_back: now", now)
         state = self._keys.get(key)
         if state is None or state.status != DISPATCHED:
             raise KeyError(f"give_back: nothing of key {key!r} is dispatched")
         self._advance(now)
-        self._classes[state.work_class].give_back(state.charge)
+        state.account.give_back(state.charge)
         self._rest(state)
 
     def withdraw(self, key: Hashable) -> Any:
@@ -183,7 +191,7 @@ class VirtualTimeHeap:
         state = self._keys.get(key)
         if state is None or state.status != WAITING:
             raise KeyError(f"withdraw: nothing of key {key!r} waits")
-        self._classes[state.work_class].line.withdraw(state.number)
+        state.account.line.withdraw(state)
         entry = state.entry
         state.entry = None
         self._rest(state)
@@ -225,8 +233,9 @@ class VirtualTimeHeap:
         state = self._keys.get(key)
         if state is None or state.status != WAITING:
             raise KeyError(f"priority: nothing of key {key!r} waits")
-        line = self._classes[state.work_class].line
-        return line.priority(state.debt, state.since, self._decay(now), now)
+        line = state.account.line
+        priority: float = line.priority(state, self._decay(now), now)
+        return priority
 
     def check_valid(self) -> None:
         """Assert the invariants; for tests.
@@ -242,31 +251,12 @@ class VirtualTimeHeap:
             _require(state.since <= self._latest, "an entry from the future")
             by_status[state.status].append(state)
         self._idle.check_valid(by_status[IDLE])
-        for number, account in enumerate(self._classes):
-            waiting = [each for each in by_status[WAITING] if each.work_class == number]
-            account.line.check_holds({each.number: (each, each.debt) for each in waiting})
-            account.check_valid(sum(each.work_class == number for each in by_status[DISPATCHED]))
+        for account in self._classes:
+            waiting = [each for each in by_status[WAITING] if each.account is account]
+            dispatched = sum(each.account is account for each in by_status[DISPATCHED])
+            account.check_valid(waiting, dispatched)
         old = self._latest > -inf and self._half_lives(self._latest) > REBASE_HALF_LIVES
         _require(not old, "the landmark is too old")
-
-    def _advance(self, now: float) -> float:
-        """``now``, or the latest one seen when that is later."""
-        if now <= self._latest:
-            return self._latest
-        self._latest = now
-        # The first time of all comes here as well, the landmark being infinitely old.
-        if self._half_lives(now) > REBASE_HALF_LIVES:
-            self._rebase(now)
-        return now
-
-    def _half_lives(self, now: float) -> float:
-        """From the landmark to ``now``."""
-        if self._half_life == inf:
-            return 0.0
-        return (now - self._landmark) / self._half_life
-
-    def _decay(self, now: float) -> float:
-        return exp(-LN2 * self._half_lives(now))
 
     def _rebase(self, now: float) -> None:
         """Move the landmark to ``now``."""
@@ -277,17 +267,15 @@ class VirtualTimeHeap:
         self._idle.rescaled()
         for account in self._classes:
             account.rescale(factor)
-        self._landmark = now
+        self._set_landmark(now)
 
     def _rest(self, state: KeyState) -> None:
         """The key has nothing waiting or running any more: remember its debt, if there is room."""
         state.status = IDLE
         if state.debt == 0.0:
             self._forget(state)
-        else:
-            forgotten = self._idle.add(state)
-            if forgotten is not None:
-                self._forget(forgotten)
+        elif (forgotten := self._idle.add(state)) is not None:
+            self._forget(forgotten)
 
     def _forget(self, state: KeyState) -> None:
         del self._keys[state.key]

@@ -16,18 +16,37 @@ from prosody._core.constants import (
     MAX_COUNT,
     MAX_WINDOW_S,
     MIN_WINDOW_S,
+    WINDOW_TICKS,
 )
 
 
 class WindowClock:
-    """Where ``now`` lies in buckets and ticks. It never goes back."""
+    """Where ``now`` lies in buckets and ticks. It never goes back.
 
-    __slots__ = ("__weakref__", "_bucket", "_farthest", "_latest", "_tick", "_width", "_window")
+    A time from ``_since`` to ``_until`` is not refused, and lies in no later bucket, for sure: then
+    nothing is to be done but to note it. Its tick is found when it is asked for.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bucket",
+        "_farthest",
+        "_latest",
+        "_since",
+        "_start",
+        "_unit",
+        "_until",
+        "_width",
+        "_window",
+    )
 
     _bucket: int
     _farthest: float
     _latest: float
-    _tick: int
+    _since: float
+    _start: float
+    _unit: float
+    _until: float
     _width: float
     _window: float
 
@@ -36,8 +55,30 @@ class WindowClock:
         self._width = window / BUCKETS
         self._farthest = self._width * FARTHEST_BUCKET
         self._latest = -inf
+        self._unit = window / WINDOW_TICKS
+        self._since = -self._farthest
+        self._until = -inf
         self._bucket = 0
-        self._tick = 0
+        self._start = 0.0
+
+    def _enter(self, bucket: int) -> None:
+        """The latest time lies in this bucket."""
+        self._bucket = bucket
+        self._start = bucket * self._width
+        until = (bucket + 1) * self._width
+        step = ulp(max(abs(until), self._width))
+        while floor(until / self._width) > bucket:
+            until -= step
+            step += step
+        self._until = until
+
+    def _tick(self) -> int:
+        """The tick of the latest time."""
+        tick = int((self._latest - self._start) / self._width * BUCKET_TICKS)
+        if 0 <= tick < BUCKET_TICKS:
+            return tick
+        # The quotients are rounded, so the tick may come out just outside the bucket.
+        return 0 if tick < 0 else BUCKET_TICKS - 1
 
     def _checked(self, method: str, now: Any) -> float:
         """``now`` as a float, or the refusal; the clock is not moved yet."""
@@ -55,11 +96,13 @@ class WindowClock:
             )
         return seconds
 
+    def _bucket_of(self, now: float) -> int:
+        return floor(now / self._width)
+
     def _located(self, now: float) -> tuple[int, int]:
         """The bucket and the tick of ``now``: a later time never lies in an earlier place."""
-        bucket = floor(now / self._width)
+        bucket = self._bucket_of(now)
         tick = int((now - bucket * self._width) / self._width * BUCKET_TICKS)
-        # The quotients are rounded, so the tick may come out just outside the bucket.
         return bucket, min(max(tick, 0), BUCKET_TICKS - 1)
 
     def _reached(self, bucket: int, tick: int) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from heapq import heapify, heappop, heappush
+from math import floor, inf
 from typing import TYPE_CHECKING, final
 
 from prosody._core.constants import BUCKET_TICKS, BUCKETS, MAX_RECENT, RECENT_SHARE, RING
@@ -71,7 +73,7 @@ class WindowKeys(WindowClock):
     _ends: int
     _heap: list[tuple[int, int, int, UsedKey]]
     _keys: dict[Hashable, UsedKey]
-    _recent: list[UsedKey]
+    _recent: deque[UsedKey]
     _recent_size: int
     _running: int
     _serial: int
@@ -86,7 +88,7 @@ class WindowKeys(WindowClock):
         # Of the keys that could be evicted: the time used and the number each had when it was put
         # there, or a later, lower time. So the least entry that is true is the least of all.
         self._heap = []
-        self._recent = []
+        self._recent = deque()
         self._running = 0
         self._ends = 0
         self._serial = 0
@@ -94,10 +96,15 @@ class WindowKeys(WindowClock):
     def _move(self, now: float) -> list[Hashable]:
         """Let it be ``now``; returns the keys forgotten by that."""
         gone: list[Hashable] = []
-        if now <= self._latest:
-            return gone
-        self._latest = now
-        bucket, self._tick = self._located(now)
+        if now > self._latest:
+            self._latest = now
+            if now > self._until:
+                self._turn(now, gone)
+        return gone
+
+    def _turn(self, now: float, gone: list[Hashable]) -> None:
+        """The latest time, ``now``, may lie in a later bucket; adds the keys forgotten by that."""
+        bucket = self._bucket_of(now)
         if bucket != self._bucket:
             # Each bucket that the window leaves behind is emptied, in the keys that used it. Their
             # next one stands behind it, so that it comes up in this very loop if it must.
@@ -108,9 +115,8 @@ class WindowKeys(WindowClock):
                     self._wheel[place] = set()
                     for state in states:
                         self._empty(state, place, gone)
-            self._bucket = bucket
             self._sweep()
-        return gone
+        self._enter(bucket)
 
     def _empty(self, state: UsedKey, place: int, gone: list[Hashable]) -> None:
         buckets = state.buckets
@@ -130,34 +136,21 @@ class WindowKeys(WindowClock):
 
     def _charge(self, state: UsedKey, buckets: array[int]) -> int:
         """Add the run in progress, up to now, to ``buckets``; returns the ticks added."""
+        tick = self._tick()
         began, began_tick, bucket = state.began, state.began_tick, self._bucket
         if began < bucket - BUCKETS:
             began, began_tick = bucket - BUCKETS, 0
         if began == bucket:
-            buckets[bucket % RING] += self._tick - began_tick
-            return self._tick - began_tick
+            buckets[bucket % RING] += tick - began_tick
+            return tick - began_tick
         buckets[began % RING] += BUCKET_TICKS - began_tick
         for between in range(began + 1, bucket):
             buckets[between % RING] = BUCKET_TICKS
-        buckets[bucket % RING] += self._tick
-        return (bucket - began) * BUCKET_TICKS + self._tick - began_tick
+        buckets[bucket % RING] += tick
+        return (bucket - began) * BUCKET_TICKS + tick - began_tick
 
     def _is_recent(self, state: UsedKey) -> bool:
         return state.number > self._ends - self._recent_size
-
-    def _leave_recent(self, state: UsedKey) -> None:
-        """``state`` ran last: list the key that thereby is no longer recent."""
-        size = self._recent_size
-        if size:
-            if len(self._recent) < size:
-                self._recent.append(state)
-                return
-            place = (state.number - 1) % size  # the list was filled from number 1 on
-            self._recent[place], state = state, self._recent[place]
-            if state.running or state.forgotten or self._is_recent(state):
-                return
-        if not state.serial:
-            self._list(state)
 
     def _list(self, state: UsedKey) -> None:
         """Put ``state`` among those that could be evicted, or lower down there."""
@@ -206,7 +199,9 @@ class WindowKeys(WindowClock):
     def _check_keys(self) -> None:
         running = 0
         listed = {entry[2]: entry for entry in self._heap}
-        require(0 <= self._tick < BUCKET_TICKS, "a tick out of range")
+        tick = self._tick() if self._latest > -inf else 0
+        if self._latest > -inf:
+            require(floor(self._until / self._width) <= self._bucket, "a bucket ends too late")
         require(len(listed) == len(self._heap), "two entries have one serial")
         for key, state in self._keys.items():
             require(state.key is key, "a key is filed under another")
@@ -217,7 +212,7 @@ class WindowKeys(WindowClock):
             running += state.running
             if state.running:
                 require(
-                    (state.began, state.began_tick) <= (self._bucket, self._tick),
+                    (state.began, state.began_tick) <= (self._bucket, tick),
                     "a run begins after now",
                 )
             if state.total:

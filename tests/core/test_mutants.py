@@ -23,40 +23,54 @@ CALLS = 3_000
 
 KEY_QUEUE_MUTANTS = {
     "single flight dropped": (
-        "            state.number = self._pushes\n",
-        "            state.number = self._pushes\n            self._ready.append(state)\n",
+        "            followers.append((number, entry))\n",
+        "            followers.append((number, entry))\n"
+        "            self._ready.append((key, number, entry))\n",
     ),
-    "flight not marked": ("state.in_flight = True", "pass"),
-    "last in, first out": ("state.rest.popleft()", "state.rest.pop()"),
-    "newest ready key first": ("self._ready.popleft()", "self._ready.pop()"),
+    "flight not marked": ("self._keys[key] = _IN_FLIGHT", "pass"),
+    "flight not marked where more is queued": ("state.in_flight = True", "pass"),
+    "flight forgotten when more is queued": (
+        "followers.in_flight = state is _IN_FLIGHT",
+        "followers.in_flight = False",
+    ),
+    "last in, first out": ("state.popleft()", "state.pop()"),
+    "newest ready key first": (
+        "        key, _, entry = ready[0]\n",
+        "        ready.rotate()\n        key, _, entry = ready[0]\n",
+    ),
     "a key that is done jumps the others": (
-        "            self._ready.append(state)\n        else:\n            del",
-        "            self._ready.appendleft(state)\n        else:\n            del",
+        "self._ready.append((key, number, entry))\n        self._ends",
+        "self._ready.appendleft((key, number, entry))\n        self._ends",
     ),
-    "an idle key remembered": ("del self._keys[state.key]", "pass"),
-    "a busy key forgotten": ("ready = state.head is not None", "ready = False"),
+    "an idle key remembered": ("            del self._keys[key]\n", "            pass\n"),
+    "a busy key forgotten": (
+        "        if len(state) == 1:\n            self._keys[key] = _READY\n",
+        "        del self._keys[key]\n",
+    ),
     "done of what is not in flight": (
-        "if state is None or not state.in_flight",
-        "if state is None",
+        "state is _READY or not state.in_flight",
+        "state is _READY",
     ),
-    "flights not counted down": ("self._in_flight -= 1", "pass"),
+    "flights not counted down": ("            self._ends += 1\n            del", "            del"),
+    "flights not counted down where more is queued": (
+        "        self._ends += 1\n        return True",
+        "        return True",
+    ),
     "None taken for an entry": ("if entry is None", "if entry is NotImplemented"),
-    "a pushed key always called ready": (
-        "return ready\n\n    def pop",
-        "return True\n\n    def pop",
-    ),
+    "a pushed key always called ready": ("return state is None", "return True"),
     "clear out of order": ("numbered.sort(key=_number)", "pass"),
-    "clear loses followers": ("numbered.extend(state.rest)", "pass"),
-    "clear drops what is in flight": (
-        "            if state.in_flight:\n",
-        "            if False:\n",
+    "clear loses followers": ("numbered.extend(state)", "pass"),
+    "clear drops what is in flight": ("kept[key] = state", "pass"),
+    "clear drops what is in flight where more is queued": (
+        "                if state.in_flight:\n",
+        "                if False:\n",
     ),
-    "clear leaves keys ready": ("self._ready.clear()", "pass"),
-    "clear leaves entries queued": (
-        "            state.head = None\n            state.rest = None\n",
-        "            pass\n",
+    "clear leaves keys ready": (
+        "        self._ready = deque()\n        self._keys = kept\n",
+        "        self._keys = kept\n",
     ),
-    "clear does not count": ("self._queued = 0\n        for", "for"),
+    "clear leaves entries queued": ("kept[key] = _IN_FLIGHT", "kept[key] = state"),
+    "clear does not count": ("self._pushes = self._pops", "pass"),
 }
 
 OFFSET_TRACKER_MUTANTS = {

@@ -35,12 +35,12 @@ TIME_WINDOW_MUTANTS = {
         "            if True:\n",
     ),
     "the oldest bucket counted whole": (
-        "ticks = total - oldest + min(oldest, BUCKET_TICKS - self._tick)",
-        "ticks = total",
+        "total -= oldest - min(oldest, BUCKET_TICKS - self._tick())",
+        "pass",
     ),
     "the oldest bucket not counted": (
-        "ticks = total - oldest + min(oldest, BUCKET_TICKS - self._tick)",
-        "ticks = total - oldest",
+        "total -= oldest - min(oldest, BUCKET_TICKS - self._tick())",
+        "total -= oldest",
     ),
     "a bucket forgotten too soon": (
         "self._bucket + 1, min(bucket, self._bucket + RING) + 1",
@@ -54,7 +54,19 @@ TIME_WINDOW_MUTANTS = {
         "min(bucket, self._bucket + RING) + 1",
         "min(bucket, self._bucket + RING)",
     ),
-    "time goes back": ("        if now <= self._latest:\n            return gone\n", ""),
+    "time goes back at an end": (
+        'runs")\n        gone: list[Hashable] = []\n        if now > self._latest:',
+        'runs")\n        gone: list[Hashable] = []\n        if True:',
+    ),
+    "time goes back at a look": (
+        "get(key)\n        gone: list[Hashable] = []\n        if now > self._latest:",
+        "get(key)\n        gone: list[Hashable] = []\n        if True:",
+    ),
+    "a bucket without end": ("self._until = until", "self._until = until + 3.0 * self._width"),
+    "a run within a bucket not counted": (
+        "added = self._tick() - state.began_tick",
+        "added = 0",
+    ),
     "a refused call moves the clock": (
         '        now = self._checked("end", now)\n',
         '        now = self._checked("end", now)\n        self._move(now)\n',
@@ -68,7 +80,7 @@ TIME_WINDOW_MUTANTS = {
         "buckets[began % RING] += BUCKET_TICKS",
     ),
     "an unused key remembered": (
-        "        if not state.total:\n            self._forget(state, gone)\n            return\n",
+        "        if not total:\n            self._forget(state, gone)\n            return\n",
         "",
     ),
     "an unused key remembered after a while": (
@@ -114,7 +126,10 @@ TIME_WINDOW_MUTANTS = {
         "            full += self._charge(state, buckets)\n",
         "            pass\n",
     ),
-    "room never now": ("if full + min(oldest, BUCKET_TICKS - self._tick) <= allowed:", "if False:"),
+    "room never now": (
+        "if full + min(oldest, BUCKET_TICKS - self._tick()) <= allowed:",
+        "if False:",
+    ),
     "a limit below zero taken": ("if not limit >= 0.0:", "if limit != limit:"),
     "a limit that is nan taken": ("if not limit >= 0.0:", "if limit < 0.0:"),
     "a limit rounded up": (
@@ -126,8 +141,8 @@ TIME_WINDOW_MUTANTS = {
         "if seconds != seconds or seconds == -inf:",
     ),
     "a bucket rounded up": (
-        "bucket = floor(now / self._width)",
-        "bucket = -floor(-now / self._width)",
+        "return floor(now / self._width)",
+        "return -floor(-now / self._width)",
     ),
 }
 
@@ -226,7 +241,8 @@ def outcome_window_calls(
         if chance.random() < 0.03:
             now += naive.window * chance.choice([0.5, 1.0, 1.01, 4.0])
         yield "record", chance.random() < 0.7, now - chance.choice([0, 0, 0, naive.window])
-        yield chance.choice([("counts", now), ("failure_rate", now)])
+        at = now - chance.choice([0, 0, 0, naive.window])
+        yield chance.choice([("counts", at), ("failure_rate", at)])
     yield "record", 1, now
 
 

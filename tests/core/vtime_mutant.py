@@ -10,7 +10,13 @@ from typing import Any
 from unittest import mock
 
 # In the order in which they import one another.
-PARTS = ("waiting_line_py", "idle_keys_py", "class_account_py", "vtime_heap_py")
+PARTS = (
+    "idle_keys_py",
+    "waiting_line_py",
+    "class_account_py",
+    "decay_clock_py",
+    "vtime_heap_py",
+)
 
 
 def mutant(part: str, *edits: tuple[str, str]) -> Any:

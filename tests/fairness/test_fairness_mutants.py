@@ -28,8 +28,8 @@ PROPERTIES: dict[str, Callable[[Any], float]] = {
     "Jain index": properties.jain_index,
 }
 
-LINEAR_BOUND = "debts[behind - 1] * decay - wait_weight * wait"
-LINEAR_STEP = "debts[step] * decay - wait_weight * wait"
+LINEAR_BEST = "least = debt - wait_weight * wait"
+LINEAR_STEP = "boost = wait_weight * wait"
 LINEAR_LAST = "return debt * decay - wait_weight * wait"
 
 # name: the property that must fail, the part, the edits
@@ -37,17 +37,17 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     "charge dropped": (
         "pairs",
         "vtime_heap_py",
-        [("state.debt += self", "state.debt += 0.0 * self")],
+        [("state.debt += state", "state.debt += 0.0 * state")],
     ),
     # What the reference does when the report of a run comes after the next push of its key.
     "charge too late": (
         "pairs",
         "vtime_heap_py",
         [
-            ("state.debt += self._classes", "state.charge = self._classes"),
+            ("state.debt += state.account", "state.charge = state.account"),
             (
-                "line.append(state, state.debt, now)",
-                "line.append(state, state.debt, now); state.debt += state.charge; state.charge = 0.0",
+                "        state.charge = chosen",
+                "        state.debt += state.charge\n        state.charge = chosen",
             ),
             ("if state.debt == 0.0:", "if state.debt + state.charge == 0.0:"),
         ],
@@ -76,20 +76,20 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
         "pairs with boost",
         "waiting_line_py",
         [
-            ("debts[behind - 1] * decay - wait_weight * (wait * wait)", LINEAR_BOUND),
-            ("debts[step] * decay - wait_weight * (wait * wait)", LINEAR_STEP),
+            ("least = debt - wait_weight * (wait * wait)", LINEAR_BEST),
+            ("boost = wait_weight * (wait * wait)", LINEAR_STEP),
             ("return debt * decay - wait_weight * (wait * wait)", LINEAR_LAST),
         ],
     ),
     "decay dropped": (
         "most virtual time",
         "vtime_heap_py",
-        [("return (now - self._landmark) / self._half_life", "return 0.0")],
+        [("self._set_decay(given.half_life)", "self._set_decay(inf)")],
     ),
     "decay ten times as fast": (
         "long against short",
         "vtime_heap_py",
-        [("/ self._half_life", "/ (0.1 * self._half_life)")],
+        [("self._set_decay(given.half_life)", "self._set_decay(0.1 * given.half_life)")],
     ),
     "class split ignored": (
         "classes",
