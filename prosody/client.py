@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from prosody.broker.factory import make_broker
 from prosody.broker.memory import MemoryBroker
-from prosody.broker.protocol import ProducerSettings
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
+from prosody.consume.parts import producer_settings
 from prosody.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -25,6 +25,7 @@ from prosody.observe.tracing import Tracing
 from prosody.produce import Producer
 from prosody.runtime import SystemRuntime
 from prosody.stores.factory import make_stores
+from prosody.telemetry.client_events import ClientTelemetry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,19 +91,18 @@ class ProsodyClient:
         self._pid = os.getpid()
         self._client_id = socket.gethostname()
         self._tracing = Tracing(own=not config.core.mock)
+        settings = producer_settings(config, self._client_id)
+        self._telemetry = ClientTelemetry(config, broker, settings, runtime)
         self._producer = Producer(
             broker,
-            ProducerSettings(
-                client_id=self._client_id,
-                compression=config.extra.compression,
-                partitioner=config.extra.partitioner,
-            ),
+            settings,
             source_system=config.core.source_system,
             send_timeout_s=config.producer.send_timeout,
             id_cache_size=(
                 config.consumer.idempotence_cache_size if config.extra.send_cache_enabled else 0
             ),
             tracing=self._tracing,
+            report=self._telemetry.sent,
         )
         self._consumer: Consumer | None = None
         self._recent: Recent | None = None
@@ -132,6 +132,7 @@ class ProsodyClient:
         if self._sends_closed:
             raise ClientClosedError(_CLOSED)
         await self._tracing.begin()
+        self._telemetry.begin()
         await self._producer.send(topic, key, payload)
 
     async def subscribe(self, handler: object) -> None:
@@ -169,8 +170,10 @@ class ProsodyClient:
                 self._client_id,
                 self._recent,
                 self._tracing,
+                self._telemetry.events,
             )
             await consumer.start()
+            self._telemetry.begin(subscribed=True)
             self._consumer = consumer
             self._recent = consumer.recent
 
@@ -184,6 +187,7 @@ class ProsodyClient:
         self._check_process()
         async with self._changing:
             await self._stop_consumer()
+            await self._telemetry.rest()
             await self._tracing.flush()
 
     async def shutdown(self) -> None:
@@ -204,6 +208,7 @@ class ProsodyClient:
                     try:
                         await self._producer.stop()
                     finally:
+                        await self._telemetry.stop()
                         await self._tracing.close()
 
     async def consumer_state(self) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prosody.produce import Producer
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores
+    from prosody.telemetry.buffer import Buffer
 
 _log = logging.getLogger("prosody.consumer")
 
@@ -55,12 +56,14 @@ class Consumer:
         client_id: str,
         recent: Recent | None = None,
         tracing: Tracing | None = None,
+        events: Buffer | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
 
         :param stores: not started yet; None when nothing can be kept.
         :param recent: the message ids that an earlier subscription of this client remembered.
         :param tracing: where spans go; None makes none.
+        :param events: where telemetry events go; None reports nothing.
         """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
@@ -90,13 +93,22 @@ class Consumer:
             None
             if stores is None
             else Keeping(
-                config, stores, broker, self._broker_consumer, methods, client_id, runtime, storms
+                config,
+                stores,
+                broker,
+                self._broker_consumer,
+                methods,
+                client_id,
+                runtime,
+                storms,
+                events,
             )
         )
         kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
-            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans
-        )
+            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans,
+            events,
+        )  # fmt: skip
         deduplication = self._stack.deduplication
         steps = Steps(methods, config.extra.session_timeout, runtime)
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()

@@ -15,6 +15,7 @@ from prosody.model.message import Timer
 from prosody.model.run import Run
 from prosody.model.times import utc_from_seconds
 from prosody.stores.protocol import Segment, TimerKind
+from prosody.telemetry.reports import TimerReports
 from prosody.timers.partition_timers import PartitionTimers
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores, Trace
+    from prosody.telemetry.buffer import Buffer
     from prosody.timers.due import DueTimer
 
 _log = logging.getLogger("prosody.durable")
@@ -52,6 +54,8 @@ class Durables:
     """The W3C headers of the present span, kept with a timer."""
     runtime: Runtime
     storms: Storms
+    events: Buffer | None = None
+    """Where telemetry events go."""
 
     def of(self, partition: Partition) -> Durable:
         """The durable side of a partition; nothing happens before its ``start``."""
@@ -81,6 +85,7 @@ class Durable:
             limit=durables.timers_max,
             kinds=kinds,
             storms=durables.storms,
+            told=self._reports(),
         )
         self.deferrals = None
         if durables.deferring is not None:
@@ -96,6 +101,13 @@ class Durable:
         self._opening: asyncio.Task[None] | None = None
         self._problem: str | None = None
         self._storm = durables.storms.of(_log)
+
+    def _reports(self) -> TimerReports | None:
+        durables = self._durables
+        if durables.events is None:
+            return None
+        place = self._partition.topic_partition
+        return TimerReports(durables.events, place, durables.runtime, durables.trace)
 
     @property
     def problem(self) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Segment, TimerStore, Trace
     from prosody.timers.due import DueTimer
+    from prosody.timers.told import Told
 
 _log = logging.getLogger("prosody.timers")
 
@@ -52,12 +53,14 @@ class PartitionTimers:
         limit: int,
         kinds: Collection[TimerKind],
         storms: Storms,
+        told: Told | None = None,
     ) -> None:
         """
         :param fire: takes a timer whose time has come; it must call ``begin`` and then ``end`` or
             ``abort``, and not raise. Of a key and kind it has at most one at a time.
         :param limit: so many timers of a kind it has at most.
         :param kinds: those that fire. Others are left alone in the store.
+        :param told: told of timers that are set and cancelled, once the store has it.
         """
         where = f"topic {segment.topic!r} partition {segment.partition}"
         storm = storms.common(_log)
@@ -66,7 +69,7 @@ class PartitionTimers:
         self._store = store
         self._memory = Memory(kinds, limit)
         self._order = KeyOrder()
-        self._operations = Operations(segment, store, self._memory, self._order.check)
+        self._operations = Operations(segment, store, self._memory, self._order.check, told)
         self._firing = Firing(
             self._memory, self._order, self._operations, runtime, fire, storm, where
         )
