@@ -17,7 +17,6 @@ import asyncio
 import logging
 import weakref
 from collections import OrderedDict
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from prosody.model.message import Message
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from prosody.middleware.base import Call
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
+    from prosody.stores.answer import Answer
     from prosody.stores.protocol import DedupStore
 
 _log = logging.getLogger("prosody.deduplication")
@@ -75,7 +75,7 @@ class Entry:
         self.identity = identity
         self.finished = False
         """A copy of it was finished, here or elsewhere."""
-        self.asked: asyncio.Future[bool] | None = None
+        self.asked: Answer[bool] | None = None
         """The look-up in the store, under way or done."""
         self._entries = entries
         entries[identity] = weakref.ref(self)
@@ -117,6 +117,7 @@ class Deduplication:
         self.recent = Recent(cache_size) if recent is None else recent
         self._entries: dict[bytes, weakref.ref[Entry]] = {}
         self._identities: dict[TopicPartition, MessageIdentities] = {}
+        self._listener = self._written
         self.hits = 0
         """Messages passed over."""
         self.unread = 0
@@ -191,9 +192,7 @@ class Deduplication:
 
         return deduplicated
 
-    async def _answer(
-        self, run: Run, entry: Entry, asked: asyncio.Future[bool]
-    ) -> asyncio.Future[bool] | None:
+    async def _answer(self, run: Run, entry: Entry, asked: Answer[bool]) -> Answer[bool] | None:
         """Wait until the look-up has ended, or a shutdown comes; answers the look-up.
 
         The store answers, or fails, within a deadline of its own.
@@ -220,7 +219,7 @@ class Deduplication:
             run.interruptible = None
         return asked
 
-    def _is_finished(self, entry: Entry, asked: asyncio.Future[bool] | None) -> bool:
+    def _is_finished(self, entry: Entry, asked: Answer[bool] | None) -> bool:
         """What is known of the message now that the store has answered."""
         # First, because a copy may have finished while this one waited for the store.
         if entry.finished or self.recent.knows(entry.identity):
@@ -246,19 +245,22 @@ class Deduplication:
             self._not_recorded(error)
             return
         if writing.done():
-            self._recorded(entry, writing)
+            self._recorded(writing)
         elif run.timer is not None:
             # Deferred before: its offset was done long ago.
-            writing.add_done_callback(partial(self._recorded, entry))
+            writing.about = entry
+            writing.listener = self._recorded
         else:
             run.unwritten = True
-            writing.add_done_callback(partial(self._written, run))
+            writing.about = run
+            writing.listener = self._listener
 
-    def _written(self, run: Run, writing: asyncio.Future[None]) -> None:
-        self._recorded(run.duplicate, writing)
+    def _written(self, writing: Answer[None]) -> None:
+        self._recorded(writing)
+        run: Run = writing.about
         run.partition.written(run)
 
-    def _recorded(self, _: Entry, writing: asyncio.Future[None]) -> None:
+    def _recorded(self, writing: Answer[None]) -> None:
         """The write has ended; until now the entry was kept for copies that came meanwhile."""
         if writing.cancelled():
             self._not_recorded(asyncio.CancelledError())
@@ -267,7 +269,7 @@ class Deduplication:
 
     # The store
 
-    def _ask(self, store: DedupStore, identity: bytes) -> asyncio.Future[bool] | None:
+    def _ask(self, store: DedupStore, identity: bytes) -> Answer[bool] | None:
         try:
             return store.seen(identity)
         except Exception as error:  # noqa: BLE001

@@ -27,11 +27,11 @@ LAYERS: dict[str, set[str]] = {
     "telemetry": {"errors", "model", "runtime", "broker/protocol", "stores/protocol"},
     "middleware": {
         *("_core", "deferral", "errors", "model", "runtime", "telemetry", "timers"),
-        *("stores/protocol", "stores/hashing"),
+        *("stores/answer", "stores/protocol", "stores/hashing"),
     },
     "consume": {
         *("_core", "deferral", "errors", "middleware", "model", "observe", "runtime", "telemetry"),
-        *("timers", "broker/protocol", "stores/protocol", "stores/hashing"),
+        *("timers", "broker/protocol", "stores/answer", "stores/protocol", "stores/hashing"),
     },
     "produce": {"errors", "model", "observe", "broker/protocol"},
     "broker/factory": ANY,
@@ -46,7 +46,10 @@ LAYERS: dict[str, set[str]] = {
     "message": {"model"},
     "timer": {"model"},
 }
-EXACT = ("broker/factory", "broker/protocol", "stores/factory", "stores/hashing", "stores/protocol")
+EXACT = (
+    *("broker/factory", "broker/protocol"),
+    *("stores/answer", "stores/factory", "stores/hashing", "stores/protocol"),
+)
 """Modules with rules of their own, or that others may import where the rest of their part stays hidden."""
 TYPES_ONLY: dict[str, set[str]] = {
     # What may be imported for type checking besides.
