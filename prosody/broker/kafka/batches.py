@@ -1,4 +1,4 @@
-"""Writes many records at a time, over aiokafka's own batches."""
+"""Writes many records at a time: whole batches, which aiokafka delivers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from prosody.broker.kafka import lifetimes
 from prosody.broker.kafka.errors import LowerError, broker_error, mapped
 from prosody.broker.kafka.patience import keep_batches, pace_metadata, serve_the_others
+from prosody.broker.kafka.record_batch import RecordBatch
 from prosody.broker.partitioners import Partitions
 from prosody.broker.values import Written
 from prosody.errors import BrokerError
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
 START_LIMIT_S: Final = 10.0
 STOP_GRACE_S: Final = 1.0
-COMPRESSION: Final = "lz4"
-"""As the reference writes its events; a batch of them shrinks to a tenth in a millisecond."""
 BATCH_BYTES: Final = 2 * 1024 * 1024
-"""Of a batch before it is compressed, which holds up the loop for some milliseconds at most; what a broker
+"""Of a batch before it is compressed, which holds up the loop for a millisecond or two; what a broker
 limits is what it is afterwards."""
 BATCH_LIFE_S: Final = 30.0
 """A batch that finds no leader for so long fails."""
@@ -58,16 +57,14 @@ class KafkaBatches:
         self._producer: Any = None
         self._topic = ""
         self._count = 0
-        self._added: dict[int, list[Any]] = {}
-        """aiokafka's batches by partition; the last of each still takes records."""
+        self._added: dict[int, list[RecordBatch]] = {}
+        """By partition; the last of each still takes records."""
 
     async def start(self) -> None:
         producer = self._producer = AIOKafkaProducer(
             bootstrap_servers=list(self._servers),
             client_id=self._settings.client_id,
             acks=1,
-            compression_type=COMPRESSION,
-            max_batch_size=BATCH_BYTES,
             **self._security.client_options(),
         )
         pace_metadata(producer.client, self._runtime)
@@ -105,15 +102,15 @@ class KafkaBatches:
         added = self._added
         partitions = self._partitions.of(keys, self._count)
         for partition in {*partitions}.difference(added):
-            added[partition] = [self._producer.create_batch()]
-        appends = {partition: batches[-1].append for partition, batches in added.items()}
+            added[partition] = [self._new()]
+        batches = {partition: batches[-1] for partition, batches in added.items()}
         for partition, key, value in zip(partitions, keys, values, strict=True):
-            if appends[partition](timestamp=None, key=key, value=value) is None:
-                # Full. An empty one takes any record, however large.
-                batch = self._producer.create_batch()
-                added[partition].append(batch)
-                appends[partition] = batch.append
-                batch.append(timestamp=None, key=key, value=value)
+            if batches[partition].add(key, value):
+                batches[partition] = self._new()
+                added[partition].append(batches[partition])
+
+    def _new(self) -> RecordBatch:
+        return RecordBatch(int(self._runtime.wall() * 1000), BATCH_BYTES)
 
     async def write(self, timeout_s: float) -> Written:
         added, self._added = self._added, {}
@@ -130,7 +127,7 @@ class KafkaBatches:
         lost = sum(result.lost for result in results)
         return Written(lost, next((result.problem for result in results if result.problem), None))
 
-    async def _write(self, partition: int, batches: list[Any], timeout_s: float) -> Written:
+    async def _write(self, partition: int, batches: list[RecordBatch], timeout_s: float) -> Written:
         """Write the batches of a partition one after the other."""
         left = sum(batch.record_count() for batch in batches)
         lost = 0
@@ -140,6 +137,8 @@ class KafkaBatches:
             async with asyncio.timeout(timeout_s):
                 for batch in batches:
                     count = batch.record_count()
+                    if not count:
+                        break  # made when the one before it was full
                     try:
                         sent = await self._producer.send_batch(
                             batch, self._topic, partition=partition
