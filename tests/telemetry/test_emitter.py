@@ -340,7 +340,7 @@ def test_it_has_none_of_the_context_variables_of_those_who_wake_it() -> None:
         seen: list[str] = []
         world.cluster.on_call = lambda *_: seen.append(variable.get())
         variable.set("a handler's")
-        world.emitter.begin()
+        world.emitter.begin(subscribed=True)
         world.put(CROWDED)
         await asyncio.sleep(1.5)
         assert world.written == CROWDED
