@@ -181,7 +181,7 @@ class ProsodyClient:
         """Let running handlers end, commit what is finished, leave the group.
 
         Takes at most about ``shutdown_timeout``: at 80 % of it handlers are cancelled, at 100 % they
-        are left behind, uncommitted. Does nothing when not subscribed. Cancelling the wait does not
+        are left behind, uncommitted; then a second at most for telemetry events. Does nothing when not subscribed. Cancelling the wait does not
         stop the shutdown.
         """
         self._check_process()
