@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Self
 
+from prosody.admin import require_failure_topic
 from prosody.broker.factory import make_broker
 from prosody.broker.memory import MemoryBroker
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
 from prosody.consume.parts import producer_settings
+from prosody.consume.picture import nothing, picture
+from prosody.consume.why import why_key
 from prosody.errors import (
     ClientClosedError,
     ConfigurationError,
     ConsumerStateError,
     ForkError,
-    TopicsNotFoundError,
 )
 from prosody.model.handler import HandlerMethods
+from prosody.model.run import shorten
 from prosody.observe.tracing import Tracing
 from prosody.produce import Producer
 from prosody.runtime import SystemRuntime
@@ -31,16 +35,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from prosody.broker.protocol import Broker
+    from prosody.consume.inside import Inside
     from prosody.middleware.deduplication import Recent
     from prosody.model.message import JSONValue
+    from prosody.model.snapshot import Snapshot
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.client")
 
 _CLOSED = "the client was shut down; make a new one"
-
-_ADMIN_TIMEOUT_S = 60.0
-"""Limit of the look-up of topics at ``subscribe``."""
 
 
 class ProsodyClient:
@@ -158,20 +161,13 @@ class ProsodyClient:
                 raise ConsumerStateError("consumer is already subscribed: unsubscribe first")
             if self._config.consumer_problems:
                 raise ConfigurationError(self._config.consumer_problems)
-            await self._check_failure_topic()
+            await require_failure_topic(self._config, self._broker)
             await self._tracing.begin()
             consumer = Consumer(
-                self._config,
-                self._broker,
-                make_stores(self._config, self._runtime, self._cluster),
-                self._producer,
-                methods,
-                self._runtime,
-                self._client_id,
-                self._recent,
-                self._tracing,
-                self._telemetry.events,
-            )
+                self._config, self._broker, make_stores(self._config, self._runtime, self._cluster),
+                self._producer, methods, self._runtime, self._client_id, self._recent, self._tracing,
+                self._state, self._telemetry.events,
+            )  # fmt: skip
             await consumer.start()
             self._telemetry.begin(subscribed=True)
             self._consumer = consumer
@@ -181,8 +177,8 @@ class ProsodyClient:
         """Let running handlers end, commit what is finished, leave the group.
 
         Takes at most about ``shutdown_timeout``: at 80 % of it handlers are cancelled, at 100 % they
-        are left behind, uncommitted; then a second at most for telemetry events. Does nothing when not subscribed. Cancelling the wait does not
-        stop the shutdown.
+        are left behind, uncommitted; then a second at most for telemetry events. Does nothing when not
+        subscribed. Cancelling the wait does not stop the shutdown.
         """
         self._check_process()
         async with self._changing:
@@ -205,11 +201,10 @@ class ProsodyClient:
                 if self._consumer is None:
                     # Else the wait was cancelled and handlers still run: the next call ends this.
                     self._sends_closed = True
-                    try:
-                        await self._producer.stop()
-                    finally:
-                        await self._telemetry.stop()
-                        await self._tracing.close()
+                    async with contextlib.AsyncExitStack() as closing:  # the last one first
+                        closing.push_async_callback(self._tracing.close)
+                        closing.push_async_callback(self._telemetry.stop)
+                        closing.push_async_callback(self._producer.stop)
 
     async def consumer_state(self) -> str:
         """``unconfigured``, ``configured``, ``running`` or ``shut_down``; see the class."""
@@ -225,6 +220,19 @@ class ProsodyClient:
         """Whether a partition has made no progress within ``stall_threshold``; False unless running."""
         self._check_process()
         return self._consumer is not None and self._consumer.is_stalled
+
+    async def snapshot(self) -> Snapshot:
+        """What goes on now, from memory; little more than ``state`` when not subscribed."""
+        self._check_process()
+        inside = self._inside
+        return nothing(self._runtime, self._state()) if inside is None else picture(inside)
+
+    async def why(self, topic: str, key: str) -> str:
+        """Why nothing more of a key is done now: one sentence, from memory."""
+        self._check_process()
+        if (inside := self._inside) is None:
+            return f"key {shorten(key)}: this client is not subscribed ({self._state()})"
+        return why_key(inside, key, topic)
 
     @property
     def source_system(self) -> str:
@@ -264,19 +272,9 @@ class ProsodyClient:
             if consumer.stopped:
                 self._consumer = None
 
-    async def _check_failure_topic(self) -> None:
-        """A missing failure topic would show only when the first message fails; say it now."""
-        topic = self._config.consumer.failure_topic
-        if self._config.mode != "low-latency" or topic is None or self._config.core.mock:
-            return
-        admin = self._broker.admin()
-        try:
-            async with asyncio.timeout(_ADMIN_TIMEOUT_S):
-                existing = await admin.topics()
-        finally:
-            await admin.stop()
-        if topic not in existing:
-            raise TopicsNotFoundError([topic], " (failure_topic / PROSODY_FAILURE_TOPIC)")
+    @property
+    def _inside(self) -> Inside | None:
+        return None if self._consumer is None else self._consumer.inside
 
     def _state(self) -> str:
         if self._closed:

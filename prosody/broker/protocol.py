@@ -128,6 +128,11 @@ class BrokerConsumer(Protocol):
         """The offset the next record of each partition will get."""
         ...
 
+    def known_end(self, partition: TopicPartition) -> int | None:
+        """The offset the next record of a held partition will get, as the last fetch of it has seen; None
+        while nothing is known of it. Cheap, no I/O."""
+        ...
+
     async def partition_count(self, topic: str) -> int:
         """How many partitions a topic has, as far as is known; asks only when nothing is.
 
@@ -223,9 +228,7 @@ class BrokerProducer(Protocol):
 class BrokerBatches(Protocol):
     """Writes many records at a time into one topic: acknowledged by the leader alone, in order for each
     key, perhaps twice after a failure. For what is cheap and many, and may be lost.
-
-    ``start``, then again and again: ``find``, any number of ``add``, one ``write``.
-    """
+    ``start``, then again and again: ``find``, any number of ``add``, one ``write``."""
 
     async def start(self) -> None:
         """Connect.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prosody.consume.committer import where_to_run_again
 from prosody.consume.partition import Partition
 from prosody.errors import BrokerError
+from prosody.model.fields import fields_of, fields_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +80,11 @@ class Assignment:
             return  # gained on the way out: never started, so the next owner finds nothing amiss
         for tp, start in sorted(starts.items()):
             if tp in self._held:
-                _log.warning("assigned again without a revoke, kept: %s", self._held[tp].name)
+                _log.warning(
+                    "assigned again without a revoke, kept: %s",
+                    self._held[tp].name,
+                    extra=fields_of(tp),
+                )
                 continue
             partition = self._start(tp, start)
             _log.info(
@@ -87,13 +92,19 @@ class Assignment:
                 partition.name,
                 partition.epoch,
                 partition.progress.offset,
+                extra=fields_of(tp, partition.progress.offset),
             )
         self._shared.want_records()
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         given_up = [self._held[tp] for tp in sorted(partitions) if tp in self._held]
         for partition in given_up:
-            _log.info("revoked %s (epoch %d), draining", partition.name, partition.epoch)
+            _log.info(
+                "revoked %s (epoch %d), draining",
+                partition.name,
+                partition.epoch,
+                extra=fields_of(partition.topic_partition),
+            )
         try:
             await self._give_up(given_up, None)
         except asyncio.CancelledError:
@@ -101,14 +112,20 @@ class Assignment:
             raise
         except Exception:  # noqa: BLE001
             # A fault of ours. The group must get its partitions all the same.
-            _log.critical("internal fault in a revoke; please report this", exc_info=True)
+            _log.critical(
+                "internal fault in a revoke; please report this",
+                exc_info=True,
+                extra=fields_of_all(partitions),
+            )
             self._abandon(given_up)
 
     def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
         for tp in sorted(partitions):
             partition = self._held.get(tp)
             if partition is not None:
-                _log.warning("lost %s (epoch %d)", partition.name, partition.epoch)
+                _log.warning(
+                    "lost %s (epoch %d)", partition.name, partition.epoch, extra=fields_of(tp)
+                )
                 self._forget(partition)
                 partition.lose()
 
@@ -130,6 +147,7 @@ class Assignment:
             "internal fault, restarting %s from its last finished offset; please report this",
             partition.name,
             exc_info=error,
+            extra=fields_of(partition.topic_partition),
         )
         if self._closing:
             return
@@ -150,7 +168,12 @@ class Assignment:
             self._consumer.seek(tp, start.offset)
         except BrokerError as error:
             # The broker has taken it away already, and is about to say so.
-            _log.warning("not restarted, %s is no longer assigned: %s", partition.name, error)
+            _log.warning(
+                "not restarted, %s is no longer assigned: %s",
+                partition.name,
+                error,
+                extra=fields_of(tp),
+            )
             return
         fresh = self._start(tp, start)
         if partition.progress.to_commit() is not None:
@@ -196,6 +219,7 @@ class Assignment:
                 "revoke cut short, given up without a last commit; what has finished since the one "
                 "before, and what still runs, will run again: %s",
                 where_to_run_again(again),
+                extra=fields_of_all(p.topic_partition for p in again),
             )
         for partition in left:
             self._forget(partition)

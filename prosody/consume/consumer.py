@@ -56,6 +56,7 @@ class Consumer:
         client_id: str,
         recent: Recent | None = None,
         tracing: Tracing | None = None,
+        state: Callable[[], str] = lambda: "running",
         events: Buffer | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
@@ -63,6 +64,7 @@ class Consumer:
         :param stores: not started yet; None when nothing can be kept.
         :param recent: the message ids that an earlier subscription of this client remembered.
         :param tracing: where spans go; None makes none.
+        :param state: what the client calls its state, for those who look.
         :param events: where telemetry events go; None reports nothing.
         """
         group_id = config.core.group_id
@@ -89,21 +91,9 @@ class Consumer:
             )
             self._poller.each_turn = spans.look
         dead_letters = dead_letter_writer(config, producer, runtime, storms, spans)
-        self._keeping = (
-            None
-            if stores is None
-            else Keeping(
-                config,
-                stores,
-                broker,
-                self._broker_consumer,
-                methods,
-                client_id,
-                runtime,
-                storms,
-                events,
-            )
-        )
+        self._keeping = None if stores is None else Keeping(
+            config, stores, broker, self._broker_consumer, methods, client_id, runtime, storms, events
+        )  # fmt: skip
         kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
             config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans,
@@ -122,6 +112,7 @@ class Consumer:
             self._stack.scheduler,
             steps,
             storms,
+            self._stack.timeout.lanes,
             options.stall_threshold,
             runtime,
         )
@@ -145,6 +136,7 @@ class Consumer:
             self._broker_consumer,
             self._stack,
             stores,
+            state,
             self.not_ready,
             self.stalled,
         )

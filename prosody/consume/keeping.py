@@ -51,7 +51,7 @@ class Keeping:
             current_trace,
             runtime,
             storms,
-            events,
+            events=events,
         )
         self.loader: Loader | None = None
         if deferring is not None and not stores.keeps_records:

@@ -34,7 +34,7 @@ class Probes:
         self._wanted = None if config.core.mock else config.consumer.probe_port
         self._routes: dict[str, Route] = {"/readyz": readyz(subject), "/livez": livez(subject)}
         if config.extra.debug_endpoint:
-            self._routes["/debug/state"] = lambda _: document(picture(inside))
+            self._routes["/debug/state"] = lambda _: document(picture(inside).as_dict())
             self._routes["/debug/why"] = lambda request: why(inside, request)
         self._server: HttpServer | None = None
 

@@ -239,7 +239,7 @@ class Groups:
         flight.landed = True
         self._flights.discard(flight)
         flight.queue.flights -= 1
-        ops = flight.ops
+        ops, flight.ops = flight.ops, []  # the driver may hold on to the flight for a while
         if error is None:
             self._breaker.succeeded()
             results = flight.queue.kind.results([op.value for op in ops], rows, paging_state)
