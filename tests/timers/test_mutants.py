@@ -113,8 +113,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "clearing removes the one that fires": (
         "operations",
-        "        if firing is None:\n            return await self._removing",
-        "        if True:\n            return await self._removing",
+        "        if firing is None:\n            gone = await self._removing",
+        "        if True:\n            gone = await self._removing",
     ),
     "replacing removes the one that fires": (
         "operations",
