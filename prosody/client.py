@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from prosody.admin import require_failure_topic
 from prosody.broker.factory import make_broker
 from prosody.broker.memory import MemoryBroker
-from prosody.broker.protocol import ProducerSettings
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
+from prosody.consume.parts import producer_settings
 from prosody.consume.picture import nothing, picture
 from prosody.consume.why import why_key
 from prosody.errors import (
@@ -28,6 +29,7 @@ from prosody.observe.tracing import Tracing
 from prosody.produce import Producer
 from prosody.runtime import SystemRuntime
 from prosody.stores.factory import make_stores
+from prosody.telemetry.client_events import ClientTelemetry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -92,19 +94,18 @@ class ProsodyClient:
         self._pid = os.getpid()
         self._client_id = socket.gethostname()
         self._tracing = Tracing(own=not config.core.mock)
+        settings = producer_settings(config, self._client_id)
+        self._telemetry = ClientTelemetry(config, broker, settings, runtime)
         self._producer = Producer(
             broker,
-            ProducerSettings(
-                client_id=self._client_id,
-                compression=config.extra.compression,
-                partitioner=config.extra.partitioner,
-            ),
+            settings,
             source_system=config.core.source_system,
             send_timeout_s=config.producer.send_timeout,
             id_cache_size=(
                 config.consumer.idempotence_cache_size if config.extra.send_cache_enabled else 0
             ),
             tracing=self._tracing,
+            report=self._telemetry.sent,
         )
         self._consumer: Consumer | None = None
         self._recent: Recent | None = None
@@ -134,6 +135,7 @@ class ProsodyClient:
         if self._sends_closed:
             raise ClientClosedError(_CLOSED)
         await self._tracing.begin()
+        self._telemetry.begin()
         await self._producer.send(topic, key, payload)
 
     async def subscribe(self, handler: object) -> None:
@@ -162,18 +164,12 @@ class ProsodyClient:
             await require_failure_topic(self._config, self._broker)
             await self._tracing.begin()
             consumer = Consumer(
-                self._config,
-                self._broker,
-                make_stores(self._config, self._runtime, self._cluster),
-                self._producer,
-                methods,
-                self._runtime,
-                self._client_id,
-                self._recent,
-                self._tracing,
-                self._state,
-            )
+                self._config, self._broker, make_stores(self._config, self._runtime, self._cluster),
+                self._producer, methods, self._runtime, self._client_id, self._recent, self._tracing,
+                self._state, self._telemetry.events,
+            )  # fmt: skip
             await consumer.start()
+            self._telemetry.begin(subscribed=True)
             self._consumer = consumer
             self._recent = consumer.recent
 
@@ -181,12 +177,13 @@ class ProsodyClient:
         """Let running handlers end, commit what is finished, leave the group.
 
         Takes at most about ``shutdown_timeout``: at 80 % of it handlers are cancelled, at 100 % they
-        are left behind, uncommitted. Does nothing when not subscribed. Cancelling the wait does not
-        stop the shutdown.
+        are left behind, uncommitted; then a second at most for telemetry events. Does nothing when not
+        subscribed. Cancelling the wait does not stop the shutdown.
         """
         self._check_process()
         async with self._changing:
             await self._stop_consumer()
+            await self._telemetry.rest()
             await self._tracing.flush()
 
     async def shutdown(self) -> None:
@@ -204,10 +201,10 @@ class ProsodyClient:
                 if self._consumer is None:
                     # Else the wait was cancelled and handlers still run: the next call ends this.
                     self._sends_closed = True
-                    try:
-                        await self._producer.stop()
-                    finally:
-                        await self._tracing.close()
+                    async with contextlib.AsyncExitStack() as closing:  # the last one first
+                        closing.push_async_callback(self._tracing.close)
+                        closing.push_async_callback(self._telemetry.stop)
+                        closing.push_async_callback(self._producer.stop)
 
     async def consumer_state(self) -> str:
         """``unconfigured``, ``configured``, ``running`` or ``shut_down``; see the class."""

@@ -24,6 +24,8 @@ from prosody.observe import spans
 from prosody.observe.tracing import Tracing, trace_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prosody.broker.protocol import (
         Broker,
         BrokerProducer,
@@ -53,11 +55,13 @@ class Producer:
         send_timeout_s: float | None,
         id_cache_size: int,
         tracing: Tracing | None = None,
+        report: Callable[[SentRecord, bytes | None, Headers], None] | None = None,
     ) -> None:
         """
         :param send_timeout_s: limit of a whole send in seconds; None leaves it to the broker.
         :param id_cache_size: how many (topic, key, id) triples are remembered; 0 remembers none.
         :param tracing: where spans go; the program's provider unless given.
+        :param report: told of each record that was acknowledged, with its key and headers.
         """
         self._broker = broker
         self._settings = settings
@@ -67,6 +71,7 @@ class Producer:
             LRUCache(maxsize=id_cache_size) if id_cache_size else None
         )
         self._tracing = tracing or Tracing()
+        self._report = report
         self._producer: BrokerProducer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[BrokerProducer] | None = None
@@ -115,7 +120,7 @@ class Producer:
                 producer = await self._connected(loop, topic)
                 if limit_s is not None:
                     limit_s = max(limit_s - (loop.time() - began), 0.0)
-            return await producer.send(
+            sent = await producer.send(
                 topic, key=key, value=value, headers=headers, timeout_s=limit_s
             )
         except RecordTooLargeError as error:
@@ -127,6 +132,9 @@ class Producer:
                 f"record for topic {topic!r} key {_shorten_bytes(key)} was not taken: {error}",
                 retriable=error.retriable,
             ) from error
+        if self._report is not None:
+            self._report(sent, key, headers)
+        return sent
 
     async def stop(self) -> None:
         """Deliver what is buffered and close; a later send connects anew."""

@@ -44,6 +44,8 @@ def client(mode: str, **options: Any) -> Contestant:
         await made.subscribe(handler)
         async with asyncio.timeout(DEADLINE_S):
             await handler.done.wait()
+        if made._telemetry.emitter is not None:
+            await made._telemetry.emitter.flush()  # part of the work, and of what is measured
         seconds, cpu_seconds = handler.took()
         await made.shutdown()
         name = f"{mode} ({prosody._core.IMPLEMENTATION})"

@@ -5,7 +5,7 @@ stack without each of its layers, in an order of its own, each with a broker of 
 older hidden from the garbage collector: a run must not pay for what runs before it left. Of each the round
 with the least CPU time counts, because other programs only ever add to it. A layer's cost is the difference
 to the whole stack. Left out, the scheduler still hands out permits, since lanes take them with their work;
-it charges nothing.
+it charges nothing. Telemetry's cost is that of its layer and of writing the events as well.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from prosody.middleware.base import Call, Layer
 
 LAYERS = (
-    "Deduplication", "Retry", "Defer", "Monopolization", "Shutdown", "Scheduler", "Timeout"
+    "Deduplication", "Retry", "Defer", "Monopolization", "Shutdown", "Scheduler", "Timeout",
+    "Telemetry",
 )  # fmt: skip
 BARE, WHOLE = "bare loop", "whole pipeline"
 WITHOUT_WINDOW = ("Monopolization", "Scheduler")

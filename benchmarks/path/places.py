@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from prosody.broker.protocol import ConsumerSettings, ProducerSettings
+from prosody.config.options import DEFAULT_TELEMETRY_TOPIC
 from prosody.runtime import SystemRuntime
 from tools.look import KafkaLook, MemoryLook, uncommitted
 
@@ -38,6 +39,8 @@ class Place:
         self.topic = f"bench-{os.getpid()}-{next(_numbers)}"
         admin = self.broker.admin()
         await admin.create_topic(self.topic, partitions=PARTITIONS)
+        if DEFAULT_TELEMETRY_TOPIC not in await admin.topics():
+            await admin.create_topic(DEFAULT_TELEMETRY_TOPIC, partitions=PARTITIONS)
         await admin.stop()
         await self.append(records)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from prosody.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 PARTITIONERS = ("crc32", "murmur2")
 """The names ``partition_for`` knows."""
@@ -46,6 +46,42 @@ def partition_for(
     raise ConfigurationError(
         [f"partitioner: {partitioner!r} is not known; use one of {', '.join(PARTITIONERS)}"]
     )
+
+
+_REMEMBERED = 8192
+"""Keys whose partition ``Partitions`` remembers."""
+_REMEMBERED_BYTES = 256
+"""Longer keys are worked out each time."""
+
+
+class Partitions:
+    """The partitions of many keys of one topic; remembers where they live."""
+
+    def __init__(self, partitioner: str, random: Callable[[], float]) -> None:
+        self._partitioner = partitioner
+        self._random = random
+        self._count = 0
+        self._known: dict[bytes, int] = {}
+
+    def of(self, keys: Sequence[bytes], count: int) -> list[int]:
+        """Where each of ``keys`` lives in a topic of ``count`` partitions."""
+        known = self._known
+        if count != self._count or len(known) > _REMEMBERED:
+            # What comes often is back at once.
+            known.clear()
+            self._count = count
+        found = [known.get(key, -1) for key in keys]
+        if -1 in found:
+            for n, partition in enumerate(found):
+                if partition < 0:
+                    found[n] = self._find(keys[n])
+        return found
+
+    def _find(self, key: bytes) -> int:
+        partition = partition_for(self._partitioner, key, self._count, self._random)
+        if len(key) <= _REMEMBERED_BYTES:
+            self._known[key] = partition
+        return partition
 
 
 def murmur2(data: bytes) -> int:

@@ -37,15 +37,17 @@ from prosody.broker.values import (
     SentRecord,
     Start,
     TopicPartition,
+    Written,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 __all__ = [
-    "Broker", "BrokerAdmin", "BrokerConsumer", "BrokerProducer", "BrokerReader",
+    "Broker", "BrokerAdmin", "BrokerBatches", "BrokerConsumer", "BrokerProducer", "BrokerReader",
     "ConsumerSettings", "Headers", "OffsetAndMetadata", "ProducerSettings", "ReaderSettings",
     "RebalanceListener", "Record", "SentRecord", "Start", "TopicPartition",
+    "Written",
 ]  # fmt: skip
 
 
@@ -223,6 +225,38 @@ class BrokerProducer(Protocol):
         ...
 
 
+class BrokerBatches(Protocol):
+    """Writes many records at a time into one topic: acknowledged by the leader alone, in order for each
+    key, perhaps twice after a failure. For what is cheap and many, and may be lost.
+    ``start``, then again and again: ``find``, any number of ``add``, one ``write``."""
+
+    async def start(self) -> None:
+        """Connect.
+
+        :raises BrokerError: when the broker cannot be reached or refuses.
+        """
+        ...
+
+    async def find(self, topic: str, timeout_s: float) -> None:
+        """Learn the partitions of the topic that is written to next; returns at once when they are known.
+
+        :raises BrokerError: there is no such topic, or nobody to ask within ``timeout_s``.
+        """
+        ...
+
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Take records for the next ``write``. Does not wait."""
+        ...
+
+    async def write(self, timeout_s: float) -> Written:
+        """Write what was added, and wait for acknowledgements. Does not raise for a broker that fails."""
+        ...
+
+    async def stop(self) -> None:
+        """Close; what was added and not written is lost. Does nothing the second time."""
+        ...
+
+
 class BrokerAdmin(Protocol):
     """Topics: make, delete, list."""
 
@@ -257,9 +291,10 @@ class BrokerAdmin(Protocol):
 
 
 class Broker(Protocol):
-    """A cluster: makes the four kinds of client for it. Making one does no I/O."""
+    """A cluster: makes the five kinds of client for it. Making one does no I/O."""
 
     def consumer(self, settings: ConsumerSettings) -> BrokerConsumer: ...
     def reader(self, settings: ReaderSettings) -> BrokerReader: ...
     def producer(self, settings: ProducerSettings) -> BrokerProducer: ...
+    def batches(self, settings: ProducerSettings) -> BrokerBatches: ...
     def admin(self) -> BrokerAdmin: ...

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from prosody.errors import BrokerError
+
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 """Names may repeat; a value may be missing."""
 
@@ -72,6 +74,15 @@ class SentRecord(NamedTuple):
     topic: str
     partition: int
     offset: int
+
+
+class Written(NamedTuple):
+    """How a write of many records ended."""
+
+    lost: int
+    """Records that were not acknowledged."""
+    problem: BrokerError | None
+    """Why; None when nothing is lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def warnings(config: Config) -> Iterator[str]:
 
 
 def _consumer_warnings(config: Config) -> Iterator[str]:
-    core, consumer, retry, extra = config.core, config.consumer, config.retry, config.extra
+    consumer, retry, extra = config.consumer, config.retry, config.extra
     if consumer.timeout >= consumer.stall_threshold:
         yield (
             f"{named('timeout')} is {format_duration(consumer.timeout)}, not below "
@@ -157,13 +157,6 @@ def _consumer_warnings(config: Config) -> Iterator[str]:
             f"{named('session_timeout')} is {format_duration(extra.session_timeout)}: brokers "
             f"with default settings accept only {format_duration(least)} to "
             f"{format_duration(most)} and refuse the consumer"
-        )
-    if config.telemetry.telemetry_enabled and (
-        config.telemetry.telemetry_topic in core.subscribed_topics
-    ):
-        yield (
-            f"{named('telemetry_topic')} is one of {named('subscribed_topics')}: "
-            "handling a telemetry event produces more of them, without end"
         )
 
 

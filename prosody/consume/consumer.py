@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prosody.produce import Producer
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores
+    from prosody.telemetry.buffer import Buffer
 
 _log = logging.getLogger("prosody.consumer")
 
@@ -56,6 +57,7 @@ class Consumer:
         recent: Recent | None = None,
         tracing: Tracing | None = None,
         state: Callable[[], str] = lambda: "running",
+        events: Buffer | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
 
@@ -63,6 +65,7 @@ class Consumer:
         :param recent: the message ids that an earlier subscription of this client remembered.
         :param tracing: where spans go; None makes none.
         :param state: what the client calls its state, for those who look.
+        :param events: where telemetry events go; None reports nothing.
         """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
@@ -88,17 +91,14 @@ class Consumer:
             )
             self._poller.each_turn = spans.look
         dead_letters = dead_letter_writer(config, producer, runtime, storms, spans)
-        self._keeping = (
-            None
-            if stores is None
-            else Keeping(
-                config, stores, broker, self._broker_consumer, methods, client_id, runtime, storms
-            )
-        )
+        self._keeping = None if stores is None else Keeping(
+            config, stores, broker, self._broker_consumer, methods, client_id, runtime, storms, events
+        )  # fmt: skip
         kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
-            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans
-        )
+            config, methods, runtime, storms, self._torn_down, dead_letters, kept, recent, spans,
+            events,
+        )  # fmt: skip
         deduplication = self._stack.deduplication
         steps = Steps(methods, config.extra.session_timeout, runtime)
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()

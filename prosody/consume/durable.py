@@ -16,6 +16,7 @@ from prosody.model.message import Timer
 from prosody.model.run import Run
 from prosody.model.times import utc_from_seconds
 from prosody.stores.protocol import Segment, TimerKind
+from prosody.telemetry.reports import TimerReports
 from prosody.timers.partition_timers import PartitionTimers
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores, Trace
+    from prosody.telemetry.buffer import Buffer
     from prosody.timers.due import DueTimer
     from prosody.timers.partition_timers import Change
 
@@ -56,6 +58,8 @@ class Durables:
     storms: Storms
     told: set[Change] = field(default_factory=set)
     """Changes of topics' numbers of partitions that were told, once for all partitions."""
+    events: Buffer | None = None
+    """Where telemetry events go."""
 
     def of(self, partition: Partition) -> Durable:
         """The durable side of a partition; nothing happens before its ``start``."""
@@ -86,6 +90,7 @@ class Durable:
             kinds=kinds,
             storms=durables.storms,
             told=durables.told,
+            reports=self._reports(),
         )
         self.deferrals = None
         if durables.deferring is not None:
@@ -102,6 +107,13 @@ class Durable:
         self._problem: str | None = None
         self._storm = durables.storms.common(_log)
         self._about = fields_of(partition.topic_partition)
+
+    def _reports(self) -> TimerReports | None:
+        durables = self._durables
+        if durables.events is None:
+            return None
+        place = self._partition.topic_partition
+        return TimerReports(durables.events, place, durables.runtime, durables.trace)
 
     @property
     def problem(self) -> str | None:

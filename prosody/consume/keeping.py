@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Stores
+    from prosody.telemetry.buffer import Buffer
 
 
 class Keeping:
@@ -34,7 +35,9 @@ class Keeping:
         client_id: str,
         runtime: Runtime,
         storms: Storms,
+        events: Buffer | None = None,
     ) -> None:
+        """:param events: where telemetry events go."""
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
         deferring = config.defer if config.mode == "pipeline" else None
@@ -48,6 +51,7 @@ class Keeping:
             current_trace,
             runtime,
             storms,
+            events=events,
         )
         self.loader: Loader | None = None
         if deferring is not None and not stores.keeps_records:

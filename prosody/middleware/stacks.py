@@ -1,9 +1,8 @@
 """The three modes: three ordered lists of layers, outermost first.
 
 The specification's pipeline is Deduplication, Retry, Defer, Monopolization, Shutdown, Scheduler,
-Timeout, Telemetry. The layer that this version does not have yet (Telemetry) is absent, not faked. Around
-each list lies Fired, which makes a run of a timer what one of a message is. Spans lie around the handler
-itself, within Invoke, and only while somebody wants them.
+Timeout, Telemetry. Around each list lies Fired, which makes a run of a timer what one of a message is.
+Spans lie around the handler itself, within Invoke, and only while somebody wants them.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from prosody.middleware.reload import Reload
 from prosody.middleware.retry import Retry
 from prosody.middleware.scheduler import Scheduler
 from prosody.middleware.shutdown import Shutdown
+from prosody.middleware.telemetry import Telemetry
 from prosody.middleware.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import DedupStore
+    from prosody.telemetry.buffer import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def build(
     kept: Kept | None = None,
     recent: Recent | None = None,
     spans: HandlerSpans | None = None,
+    events: Buffer | None = None,
 ) -> Stack:
     """The stack of ``config.mode``.
 
@@ -87,6 +89,7 @@ def build(
     :param kept: None without stores: nothing is deferred, and ids are remembered in memory only.
     :param recent: the ids that an earlier subscription remembered.
     :param spans: puts spans around what the handler does, while there is a tracer.
+    :param events: where telemetry events go; None reports nothing.
     """
     retry = config.retry
     timeout = Timeout(config.consumer.timeout, runtime, storms)
@@ -100,6 +103,7 @@ def build(
         runtime,
         monopolization.meter if monopolization else None,
     )
+    telemetry = None if events is None else Telemetry(events, runtime, spans)
     deduplication = defer = redelivery = gate = None
     if pipeline and config.consumer.idempotence_cache_size:
         deduplication = _deduplication(config, storms, kept, recent)
@@ -121,23 +125,28 @@ def build(
     layers: list[Layer | None]
     if pipeline:
         layers = [
-            deduplication, retries(None), defer, monopolization, Shutdown(), scheduler, timeout
+            deduplication, retries(None), defer, monopolization, Shutdown(), scheduler, timeout,
+            telemetry,
         ]  # fmt: skip
     elif config.mode == "low-latency":
         assert dead_letters is not None, "low-latency mode has a failure topic"
         layers = [
-            DeadLetter(dead_letters), retries(retry.max_retries), Shutdown(), scheduler, timeout
+            DeadLetter(dead_letters), retries(retry.max_retries), Shutdown(), scheduler, timeout,
+            telemetry,
         ]  # fmt: skip
     else:
-        layers = [LogAndSkip(), Shutdown(), scheduler, timeout]
+        layers = [LogAndSkip(), Shutdown(), scheduler, timeout, telemetry]
     invoke = Invoke(methods, torn_down)
     if spans is not None:
         spans.surround(invoke.methods, invoke.not_async)
     call = compose([layer for layer in layers if layer], invoke.call)
+    redeliver: Call | None = redelivery
     if redelivery is not None:
         redelivery.call = call
+        if telemetry is not None:
+            redeliver = telemetry.retries(redelivery)
     return Stack(
-        call=call if kept is None else Fired(redelivery).wrap(call),
+        call=call if kept is None else Fired(redeliver).wrap(call),
         scheduler=scheduler,
         timeout=timeout,
         takes_undecodable=config.mode == "low-latency",

@@ -20,7 +20,7 @@ from prosody.observe import spans
 from prosody.observe.propagation import extract, inject, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
@@ -54,6 +54,10 @@ class HandlerSpans:
         self._base = trace.set_span_in_context(INVALID_SPAN, current) if current else current
         """What handlers have as context beside span and baggage. Not the span that was current at
         ``subscribe``: it may last as long as the subscription, and no message is a part of it."""
+        self.live = False
+        """Whether there is a tracer, so that handlers have spans."""
+        self.opened: Callable[[Run, Mapping[str, str]], None] | None = None
+        """Told of each span when it is the current one, with the headers that name it."""
         self._attributes: dict[TopicPartition, dict[str, str]] = {}
         self._tracer: Tracer | None = None
         self._methods: dict[type, Any] = {}
@@ -78,6 +82,7 @@ class HandlerSpans:
         if tracer is self._tracer:
             return
         self._tracer = tracer
+        self.live = tracer is not None
         for kind, method in self._plain.items():
             self._methods[kind] = method if tracer is None else self._traced(tracer, method)
 
@@ -91,6 +96,8 @@ class HandlerSpans:
             run: Run = context._run
             try:
                 span, current = open_span(tracer, run, event)
+                if self.opened is not None:
+                    self.opened(run, inject(current))
             except Exception:  # noqa: BLE001
                 tracing.failed()
                 span, current = INVALID_SPAN, contexts.get_current()

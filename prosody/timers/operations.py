@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from prosody.stores.protocol import Place, StoredTimer
 from prosody.timers.due import State
+from prosody.timers.told import Nobody
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from prosody.timers.agenda import Agenda
     from prosody.timers.due import DueTimer
     from prosody.timers.memory import Memory
+    from prosody.timers.told import Told
 
 T = TypeVar("T")
 
@@ -27,13 +29,22 @@ class Operations:
     """The timers of one partition."""
 
     def __init__(
-        self, segment: Segment, store: TimerStore, memory: Memory, check: Callable[[], None]
+        self,
+        segment: Segment,
+        store: TimerStore,
+        memory: Memory,
+        check: Callable[[], None],
+        told: Told | None = None,
     ) -> None:
-        """:param check: raises ``StoreError`` when the partition was given up."""
+        """
+        :param check: raises ``StoreError`` when the partition was given up.
+        :param told: told of what is set and cancelled, once the store has it.
+        """
         self._segment = segment
         self._store = store
         self._memory = memory
         self._check = check
+        self._told = told or Nobody()
 
     async def schedule(self, key: str, time: int, kind: TimerKind, trace: Trace) -> None:
         """Set a timer. One that is firing is to fire again when it has ended."""
@@ -52,17 +63,21 @@ class Operations:
             timer.again = None
             return
         await self._remove(key, time, kind)
+        self._told.cancelled(kind, key, (time,))
 
     async def clear(self, key: str, kind: TimerKind) -> list[int]:
         """Remove all timers of a key but the one that is firing."""
         firing = self._agenda(kind).firing(key)
         if firing is None:
-            return await self._removing(kind, key, self._store.clear(self._segment, key, kind))
-        gone: list[int] = []
+            gone = await self._removing(kind, key, self._store.clear(self._segment, key, kind))
+            self._told.cancelled(kind, key, gone)
+            return gone
+        gone = []
         if await self._others(key, kind, firing.time):
             # Keeps the one that fires, which must be there for the next owner until it has ended.
             timer = StoredTimer(firing.time, kind, key, firing.trace)
             gone = await self._replacing(timer)
+            self._told.cancelled(kind, key, gone)
         self._memory.cleared(kind, key)
         return _with_mark(gone, firing)
 
@@ -71,6 +86,8 @@ class Operations:
         firing = self._agenda(kind).firing(key)
         if firing is None or firing.time == time:
             gone = await self._replacing(StoredTimer(time, kind, key, trace))
+            self._told.cancelled(kind, key, gone)
+            self._told.scheduled(kind, key, time, trace)
             if firing is not None:
                 firing.again = trace
             return gone
@@ -81,6 +98,7 @@ class Operations:
         for other in gone:
             self._check()
             await self._remove(key, other, kind)
+            self._told.cancelled(kind, key, (other,))
         self._memory.cleared(kind, key)
         self._memory.stored(time, kind, key, trace)
         return _with_mark(gone, firing)
@@ -122,6 +140,7 @@ class Operations:
     async def _add(self, key: str, time: int, kind: TimerKind, trace: Trace) -> None:
         timer = StoredTimer(time, kind, key, trace)
         await self._storing(timer, self._store.add(self._segment, timer))
+        self._told.scheduled(kind, key, time, trace)
 
     async def _remove(self, key: str, time: int, kind: TimerKind) -> None:
         timer = self._agenda(kind).get(key, time)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Segment, TimerStore, Trace
     from prosody.timers.due import DueTimer
+    from prosody.timers.told import Told
 
 _log = logging.getLogger("prosody.timers")
 
@@ -53,6 +54,7 @@ class PartitionTimers:
         kinds: Collection[TimerKind],
         storms: Storms,
         told: set[Change],
+        reports: Told | None = None,
     ) -> None:
         """
         :param fire: takes a timer whose time has come; it must call ``begin`` and then ``end`` or
@@ -60,6 +62,7 @@ class PartitionTimers:
         :param limit: so many timers of a kind it has at most.
         :param kinds: those that fire. Others are left alone in the store.
         :param told: what of this sort was told already, by any partition of the subscription.
+        :param reports: told of timers that are set and cancelled, once the store has it.
         """
         where = f"topic {segment.topic!r} partition {segment.partition}"
         storm = storms.common(_log)
@@ -69,7 +72,7 @@ class PartitionTimers:
         self._store = store
         self._memory = Memory(kinds, limit)
         self._order = KeyOrder()
-        self._operations = Operations(segment, store, self._memory, self._order.check)
+        self._operations = Operations(segment, store, self._memory, self._order.check, reports)
         self._firing = Firing(
             self._memory, self._order, self._operations, runtime, fire, storm, where, about
         )

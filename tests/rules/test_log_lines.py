@@ -40,6 +40,10 @@ ABOUT_NONE = {
     "produce.py": ("the producer cannot connect",),
     "stores/cassandra/breaker.py": ("Cassandra answers again", "%s; calls fail at once"),
     "stores/cassandra/schema.py": ("creating keyspace", "%s: %s"),
+    "telemetry/telling.py": (
+        *("telemetry events cannot", "telemetry events are written again"),
+        *("%d telemetry events were dropped", "internal fault in telemetry"),
+    ),
 }
 
 

@@ -113,8 +113,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "clearing removes the one that fires": (
         "operations",
-        "        if firing is None:\n            return await self._removing",
-        "        if True:\n            return await self._removing",
+        "        if firing is None:\n            gone = await self._removing",
+        "        if True:\n            gone = await self._removing",
     ),
     "replacing removes the one that fires": (
         "operations",
@@ -214,7 +214,8 @@ SEEN_BY_A_TEST: dict[str, tuple[tuple[str, str, str], Callable[[Stage], Coroutin
         (
             "key_order",
             "                await self._run(key, operation, future)",
-            "                if not future.done():\n                    await self._run(key, operation, future)",
+            "                if not future.done():\n"
+            "                    await self._run(key, operation, future)",
         ),
         test_operations.test_a_cancelled_call_goes_on_although_it_has_not_begun,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prosody.broker.kafka.admin import KafkaAdmin
+from prosody.broker.kafka.batches import KafkaBatches
 from prosody.broker.kafka.consumer import KafkaConsumer
 from prosody.broker.kafka.logs import calm_logs
 from prosody.broker.kafka.producer import KafkaProducer
@@ -44,6 +45,9 @@ class KafkaBroker:
         return KafkaProducer(
             self._servers, settings, runtime=self._runtime, security=self._security
         )
+
+    def batches(self, settings: ProducerSettings) -> KafkaBatches:
+        return KafkaBatches(self._servers, settings, runtime=self._runtime, security=self._security)
 
     def reader(self, settings: ReaderSettings) -> KafkaReader:
         return KafkaReader(self._servers, settings, runtime=self._runtime, security=self._security)

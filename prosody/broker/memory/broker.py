@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prosody.broker.memory.admin import MemoryAdmin
+from prosody.broker.memory.batches import MemoryBatches
 from prosody.broker.memory.consumer import MemoryConsumer
 from prosody.broker.memory.producer import MemoryProducer
 from prosody.broker.memory.reader import MemoryReader
@@ -40,6 +41,14 @@ class MemoryBroker:
 
     def producer(self, settings: ProducerSettings) -> MemoryProducer:
         return MemoryProducer(
+            self.cluster,
+            settings,
+            runtime=self._runtime,
+            auto_create_topics=self._auto_create_topics,
+        )
+
+    def batches(self, settings: ProducerSettings) -> MemoryBatches:
+        return MemoryBatches(
             self.cluster,
             settings,
             runtime=self._runtime,

@@ -96,9 +96,12 @@ class MemoryCluster(Faults):
         logs = self._topics.get(tp[0], ())
         return logs[tp[1]] if 0 <= tp[1] < len(logs) else None
 
-    def create_topic(self, name: str, partitions: int | None = None) -> None:
+    def create_topic(
+        self, name: str, partitions: int | None = None, keep: int | None = None
+    ) -> None:
         """Create a topic; ``partitions`` None takes ``default_partitions``.
 
+        :param keep: so many records of each partition stay, of those written many at a time.
         :raises BrokerError: it exists, or name or number are not possible.
         """
         count = self.default_partitions if partitions is None else partitions
@@ -116,7 +119,7 @@ class MemoryCluster(Faults):
         with self.lock:
             if name in self._topics:
                 raise BrokerError(f"topic {name!r} already exists", retriable=False)
-            self._topics[name] = [PartitionLog(name, n) for n in range(count)]
+            self._topics[name] = [PartitionLog(name, n, keep) for n in range(count)]
             self._rebalance_groups(name)
 
     def ensure_topics(self, names: Collection[str]) -> None:

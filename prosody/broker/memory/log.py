@@ -6,9 +6,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-_Stored: TypeAlias = "tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]"
+Stored: TypeAlias = "tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]"
 """Timestamp, key, value, headers. A plain tuple, of which a record is made when it is read: the garbage
 collector forgets plain tuples, while 200,000 kept objects would make each send three times as dear."""
 
@@ -55,16 +55,18 @@ class MemoryRecord:
 class PartitionLog:
     """Records in offset order; ``forget`` makes gaps. The caller holds the cluster's lock."""
 
-    __slots__ = ("_gaps", "_records", "_watchers", "cuts", "partition", "start", "topic")
+    __slots__ = ("_gaps", "_records", "_watchers", "cuts", "keep", "partition", "start", "topic")
 
-    def __init__(self, topic: str, partition: int) -> None:
+    def __init__(self, topic: str, partition: int, keep: int | None = None) -> None:
         self.topic = topic
         self.partition = partition
+        self.keep = keep
+        """``appended_many`` leaves at least so many records, and at most a quarter more; None keeps all."""
         self.start = 0
         """The offset of the earliest record kept."""
         self.cuts: list[int] = []
         """The ends of this log at which it was cut off, in order."""
-        self._records: list[_Stored | None] = []
+        self._records: list[Stored | None] = []
         """None where a record is gone and its offset is not."""
         self._gaps = False
         self._watchers: set[Watcher] = set()
@@ -86,11 +88,25 @@ class PartitionLog:
         offset = self.start + len(records)
         records.append((timestamp, key, value, headers))
         if self._watchers:
-            # Taken out at once: the next append, before they have run, need not wake them again.
-            woken, self._watchers = self._watchers, set()
-            for watcher in woken:
-                watcher.wake_from_anywhere()
+            self._tell()
         return offset
+
+    @property
+    def append_one_of_many(self) -> Callable[[Stored], None]:
+        """Keeps a record; call ``appended_many`` when all are kept."""
+        return self._records.append
+
+    def appended_many(self) -> None:
+        """Let go of the oldest beyond ``keep``, and wake who waits for records."""
+        if self.keep is not None and len(self._records) > self.keep + self.keep // 4:
+            self.truncate(self.end - self.keep)
+        self._tell()
+
+    def _tell(self) -> None:
+        # Taken out at once: the next append, before they have run, need not wake them again.
+        woken, self._watchers = self._watchers, set()
+        for watcher in woken:
+            watcher.wake_from_anywhere()
 
     def read(self, offset: int, max_records: int) -> list[MemoryRecord]:
         """At most ``max_records`` from ``offset`` on, or from the earliest record if that is later."""

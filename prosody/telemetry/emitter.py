@@ -1,0 +1,286 @@
+"""Writes the events of one client to their topic, beside everything else it does.
+
+::
+
+    begin ──▶ a task connects, finds the topic
+    buffer ──(1,024, or a second)──▶ a slice in one turn of the loop: JSON, batches ──▶ a task writes these
+                                        ▲ more: the next turn                              │ failed
+                                        └── meanwhile the next slices come ────────────────┴─▶ again later
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from typing import TYPE_CHECKING, Final
+
+from prosody.errors import BrokerError
+from prosody.telemetry.buffer import CROWDED
+from prosody.telemetry.telling import Telling
+
+if TYPE_CHECKING:
+    from prosody.broker.protocol import Broker, BrokerBatches, ProducerSettings
+    from prosody.runtime import Runtime
+    from prosody.telemetry.buffer import Buffer
+    from prosody.telemetry.encoder import Encoder
+
+LINGER_S: Final = 1.0
+"""How long an event waits for others, as in the reference."""
+SLICE: Final = 3000
+"""Events encoded in one turn of the loop: a few milliseconds."""
+ADDED_MAX: Final = 32_768
+"""Events that are encoded while others are being written; what comes then waits in the buffer."""
+WRITE_S: Final = 30.0
+FLUSH_S: Final = 1.0
+STOP_S: Final = 2.0
+"""How long a write under way at ``stop`` is waited for once it was told to end."""
+AGAIN_S_MAX: Final = 60.0
+
+
+class Emitter:
+    """The events of one client on their way to ``topic``.
+
+    Nothing it does raises, or makes anybody wait but those who ask for a ``flush``, and these not long.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: ProducerSettings,
+        topic: str,
+        buffer: Buffer,
+        encoder: Encoder,
+        runtime: Runtime,
+    ) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._topic = topic
+        self._buffer = buffer
+        self._encoder = encoder
+        self._runtime = runtime
+        self._context = contextvars.Context()
+        """An empty one: what wakes it may be a handler, whose variables are none of its business."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batches: BrokerBatches | None = None
+        self._ready = False
+        """The batches know the topic: events may be added."""
+        self._look_at: asyncio.TimerHandle | None = None
+        self._slice_at: asyncio.Handle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._subscribed = False
+        self._added = 0
+        """Events in the batches that no write has taken yet."""
+        self._under_way = 0
+        """Events of the present write."""
+        self._again_at = float("-inf")
+        """After a failure: not before this time, on the monotonic clock."""
+        self._failures = 0
+        self._telling = Telling(topic, buffer, runtime)
+        buffer.wake = self._wake
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def begin(self, *, subscribed: bool = False) -> None:
+        """Events come from now on, in this event loop. Cheap enough for each send.
+
+        :param subscribed: they come until ``rest``; else it is looked until none has come for a second.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed() and self._subscribed:
+                return  # a subscription in another loop goes on writing for both
+            # A closed loop took the connection, the tasks and the timers with it.
+            self._lost()
+            self._loop, self._batches, self._ready = loop, None, False
+            self._writing = self._look_at = self._slice_at = None
+            self._again_at = float("-inf")
+        if subscribed:
+            self._subscribed = True
+            self._start_writing()  # to be connected when events come
+        if self._look_at is None:
+            self._look_at = loop.call_later(LINGER_S, self._look, context=self._context)
+
+    async def rest(self) -> None:
+        """The subscription has ended: write what there is, for at most ``FLUSH_S``, and look no more."""
+        self._subscribed = False
+        await self.flush()
+        self._stop_looking()
+
+    async def stop(self) -> None:
+        """Write what there is, for at most ``FLUSH_S``, and close. A later ``begin`` connects anew."""
+        self._subscribed = False
+        if self._loop is not asyncio.get_running_loop():
+            return  # nothing has begun, or in a loop that has ended and took everything with it
+        try:
+            await self.flush()
+        finally:
+            self._stop_looking()
+            try:
+                await self._give_up()
+            finally:
+                await self._disconnect()
+
+    async def _give_up(self) -> None:
+        """End a write that is under way; what is not written is lost."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.cancel()
+            await asyncio.wait([writing], timeout=STOP_S)
+        left = len(self._buffer)
+        self._buffer.take(left)
+        self._lost(left)
+        self._telling.dropped("the client was shut down before they could be written")
+
+    async def flush(self) -> None:
+        """Wait until what there is is written, or cannot be, or for ``FLUSH_S``."""
+        if self._loop is not asyncio.get_running_loop():
+            return
+        with contextlib.suppress(
+            TimeoutError
+        ):  # what is left is written later, or counted by ``stop``
+            async with asyncio.timeout(FLUSH_S):
+                while self._writing is not None or self._added or len(self._buffer):
+                    self._slice()
+                    if self._writing is None:
+                        return  # it has just failed
+                    await asyncio.wait([self._writing])
+
+    def _stop_looking(self) -> None:
+        handles = (self._look_at, self._slice_at)
+        self._look_at = self._slice_at = None
+        for handle in handles:
+            if handle is not None:
+                handle.cancel()
+
+    # -- looking, encoding ------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        assert self._loop is not None, "looked at in a loop"
+        waiting = len(self._buffer)
+        self._look_at = None
+        if waiting or self._subscribed or self._writing is not None:
+            self._look_at = self._loop.call_later(LINGER_S, self._look, context=self._context)
+        if waiting:
+            self._slice()
+        self._telling.look()
+
+    def _wake(self) -> None:
+        """There are many: encode some at the loop's next turn."""
+        loop = self._loop
+        if self._slice_at is None and loop is not None and not loop.is_closed():
+            self._slice_at = loop.call_soon(self._slice, context=self._context)
+
+    def _slice(self) -> None:
+        """Encode what there is, at most ``SLICE``, and have it written."""
+        if self._slice_at is not None:
+            self._slice_at.cancel()
+            self._slice_at = None
+        if self._ready and self._batches is not None and self._added < ADDED_MAX:
+            before = len(self._buffer)
+            taken = self._buffer.take(SLICE)
+            self._added += before - len(self._buffer)
+            try:
+                self._encoder.set_clock(self._runtime.monotonic(), self._runtime.wall())
+                self._batches.add(*self._encoder.encode(taken))
+            except Exception as fault:  # noqa: BLE001  # whoever called has to do with none of it
+                self._fault(fault)
+            if len(self._buffer) >= CROWDED:
+                self._wake()
+        self._start_writing()
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _start_writing(self) -> None:
+        """Write, unless that goes on already, or failed a short while ago."""
+        if self._writing is None and self._runtime.monotonic() >= self._again_at:
+            assert self._loop is not None, "begun in a loop"
+            self._writing = self._loop.create_task(
+                self._write(), name="prosody-telemetry", context=self._context
+            )
+            self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Task[None]) -> None:
+        if self._writing is writing:
+            self._writing = None
+        if writing.cancelled():
+            return
+        if (fault := writing.exception()) is not None:
+            self._fault(fault)
+
+    async def _write(self) -> None:
+        """Write what there is, and what comes meanwhile, until nothing is left or a write fails."""
+        while True:
+            try:
+                batches = await self._connected()
+                await batches.find(self._topic, WRITE_S)
+            except BrokerError as error:
+                # All events are still there, and more have room: it is tried again, less and less often.
+                self._failed(error)
+                return
+            self._ready = True
+            if not self._added:
+                if not len(self._buffer):
+                    self._works()
+                    return
+                self._slice()
+            self._under_way, self._added = self._added, 0
+            lost, problem = await batches.write(WRITE_S)
+            self._under_way = 0
+            self._buffer.dropped += lost
+            if problem is None:
+                self._works()
+            elif not problem.retriable:
+                # Some of them will never be taken, too large perhaps. That says nothing about others.
+                self._telling.dropped(str(problem))
+            else:
+                self._failed(problem)
+                await self._disconnect()  # whatever state it is in
+                return
+
+    def _lost(self, more: int = 0) -> None:
+        """What is out of the buffer, and ``more``, will not be written, or nobody will know."""
+        self._buffer.dropped += self._under_way + self._added + more
+        self._under_way = self._added = 0
+
+    async def _connected(self) -> BrokerBatches:
+        """
+        :raises BrokerError: the broker cannot be reached.
+        """
+        if self._batches is None:
+            batches = self._broker.batches(self._settings)
+            try:
+                await batches.start()
+            except BaseException:
+                # Failed or cancelled: what was half made must not linger.
+                await batches.stop()
+                raise
+            self._batches = batches
+        return self._batches
+
+    async def _disconnect(self) -> None:
+        batches, self._batches = self._batches, None
+        self._ready = False
+        self._lost()
+        if batches is not None:
+            await batches.stop()
+
+    # -- how it goes ------------------------------------------------------------------------------
+
+    def _works(self) -> None:
+        self._failures = 0
+        self._again_at = float("-inf")
+        self._telling.works()
+
+    def _failed(self, error: BaseException) -> None:
+        self._failures += 1
+        wait_s = min(2.0 ** (self._failures - 1), AGAIN_S_MAX)
+        self._again_at = self._runtime.monotonic() + wait_s
+        self._telling.fails(error)
+
+    def _fault(self, fault: BaseException) -> None:
+        """A fault of ours, or something no table of errors knows: later events may do better."""
+        self._ready = False
+        self._lost()
+        self._telling.fault(fault)
+        self._failed(fault)
