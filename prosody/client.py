@@ -13,6 +13,7 @@ from prosody.broker.memory import MemoryBroker
 from prosody.broker.protocol import ProducerSettings
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
+from prosody.consume.parts import metrics_of
 from prosody.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -90,6 +91,7 @@ class ProsodyClient:
         self._pid = os.getpid()
         self._client_id = socket.gethostname()
         self._tracing = Tracing(own=not config.core.mock)
+        self._metrics = metrics_of(config, runtime)
         self._producer = Producer(
             broker,
             ProducerSettings(
@@ -103,6 +105,7 @@ class ProsodyClient:
                 config.consumer.idempotence_cache_size if config.extra.send_cache_enabled else 0
             ),
             tracing=self._tracing,
+            metrics=self._metrics,
         )
         self._consumer: Consumer | None = None
         self._recent: Recent | None = None
@@ -169,6 +172,7 @@ class ProsodyClient:
                 self._client_id,
                 self._recent,
                 self._tracing,
+                self._metrics,
             )
             await consumer.start()
             self._consumer = consumer

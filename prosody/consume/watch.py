@@ -12,7 +12,7 @@ from prosody.consume.doing import doing
 from prosody.consume.inside import run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prosody.broker.protocol import BrokerConsumer
     from prosody.consume.assignment import Assignment
@@ -30,6 +30,10 @@ LOOK_S = 0.5
 
 LOST_S = 2.0
 """A connection away for less is not worth a line: brokers restart, leaders and coordinators move."""
+
+
+def _nothing() -> None:
+    """There is nothing to do."""
 
 
 class Watch:
@@ -56,6 +60,8 @@ class Watch:
         self._runtime = runtime
         self._told: dict[Partition | Poller, tuple[float, str]] = {}
         """What was told to be stalled: when, and its name."""
+        self.each_look: Callable[[], None] = _nothing
+        """Called at each look; what is to be done now and then."""
         self._lost_since: float | None = None
         self._lost_told = False
         self._lost_last = float("-inf")
@@ -71,6 +77,7 @@ class Watch:
             self._look_at_connection(now)
             self._look_at_stalls(now)
             self._storms.settle()
+            self.each_look()
 
     def stalled(self) -> list[str]:
         """What stands still for ``stall_threshold`` or longer, a text each."""

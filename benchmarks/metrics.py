@@ -1,0 +1,143 @@
+"""``python -m benchmarks.metrics``: what metrics cost a message, and a reading of them.
+
+The embedded broker, the pipeline with default options and a no-op handler. A round plays, in an order of
+its own: the path as if nothing had been written to measure handlers, the path that nobody wants metrics of,
+with ``/metrics`` switched on, and with a meter provider of the SDK and a reader. Of each the round with the
+least CPU time counts, because other programs only ever add to it. Exits with 1 when a run lost, reordered
+or did not commit something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+import prosody._core
+from benchmarks.path.contestants import client
+from benchmarks.path.places import memory_place
+from benchmarks.path.work import records
+from prosody import client as clients
+from prosody.consume.inside import Inside
+from prosody.middleware.scheduler import Scheduler
+from prosody.observe.answer import Request
+from prosody.observe.metrics import Metrics
+from prosody.observe.prometheus import page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prosody.middleware.base import Call
+    from prosody.model.outcome import Outcome
+    from prosody.model.run import Run
+
+WITHOUT, OFF, SCRAPED, SDK = "without the code", "nobody wants any", "/metrics", "SDK with a reader"
+OFF_US_MAX, ON_US_MAX = 0.3, 2.0
+
+
+def unmeasured(scheduler: Any, inner: Call) -> Call:
+    """``Scheduler.wrap`` without the question whether somebody measures."""
+    charge, meter = scheduler._heap.complete, scheduler._meter
+    meter_begin, meter_end = (meter.begin, meter.end) if meter is not None else (None, None)
+
+    async def with_permit(run: Run) -> Outcome:
+        assert run.permit
+        place = run.place
+        try:
+            if meter_begin is not None:
+                meter_begin(place, run.began)
+            return await inner(run)
+        finally:
+            scheduler.latest = now = scheduler._monotonic()
+            run.permit = False
+            used_s = now - run.began
+            charge(place, used_s if used_s > 0.0 else 0.0, now)
+            if meter_end is not None:
+                meter_end(place, now)
+            scheduler._free += 1
+            if not scheduler._looking and scheduler._heap.waiting:
+                scheduler._look_soon()
+
+    return with_permit
+
+
+@contextlib.contextmanager
+def scraped() -> Iterator[None]:
+    make: Callable[..., Metrics] = lambda config, runtime: Metrics(  # noqa: E731
+        runtime, config.core.group_id, scraped=True
+    )
+    with mock.patch.object(clients, "metrics_of", make):
+        yield
+
+
+@contextlib.contextmanager
+def exported() -> Iterator[None]:
+    provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    with mock.patch("opentelemetry.metrics._internal._METER_PROVIDER", provider):
+        assert metrics.get_meter_provider() is provider
+        yield
+
+
+CONTESTANTS: dict[str, Callable[[], Any]] = {
+    WITHOUT: lambda: mock.patch.object(Scheduler, "wrap", unmeasured),
+    OFF: contextlib.nullcontext,
+    SCRAPED: scraped,
+    SDK: exported,
+}
+
+
+async def path(count: int, work: Any) -> tuple[float, bool]:
+    """CPU microseconds a message, and whether anything went wrong."""
+    place = memory_place()
+    await place.fill(work)
+    gc.collect()
+    gc.freeze()
+    row = await client("pipeline")(place, count, "uniform 1000", 0.0)
+    gc.unfreeze()
+    return row.cpu_us, row.fault
+
+
+async def measure(count: int, rounds: int) -> int:
+    work = records("uniform", count, 1000)
+    chance = random.Random(1)
+    least: dict[str, float] = {}
+    broken = False
+    for _ in range(rounds):
+        for name in chance.sample(list(CONTESTANTS), len(CONTESTANTS)):
+            with CONTESTANTS[name]():
+                found, fault = await path(count, work)
+            least[name] = min(least.get(name, found), found)
+            broken = broken or fault
+    print(f"## Metrics, embedded broker ({prosody._core.IMPLEMENTATION})\n")
+    print("| | CPU us/message | more than nobody |\n|---|---:|---:|")
+    for name in CONTESTANTS:
+        print(f"| {name} | {least[name]:.2f} | {least[name] - least[OFF]:+.2f} |")
+    print(
+        f"\nnobody wants any: {least[OFF] - least[WITHOUT]:+.2f} us a message (bar {OFF_US_MAX}); "
+        f"wanted: bar {ON_US_MAX}"
+    )
+    if broken:
+        print("BROKEN: a run lost, reordered or did not commit something")
+    return 1 if broken else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=10)
+    arguments = parser.parse_args()
+    return asyncio.run(measure(arguments.messages, arguments.rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

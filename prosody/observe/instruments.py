@@ -1,0 +1,105 @@
+"""The metrics as instruments of a meter of OpenTelemetry: one set for each provider, for all clients.
+
+Counters and gauges are observable: a callback reads what the clients have published, in the thread of the
+exporter, when it collects. So they cost a message nothing, and a loop that stands still does not hold the
+exporter up.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import Observation
+
+from prosody.observe.metric_table import BOUNDS_S, TABLE, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
+
+    from prosody.observe.buckets import Series
+    from prosody.observe.metric_table import Metric
+    from prosody.observe.metrics import Metrics
+
+_SETS: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def instruments_of(provider: MeterProvider, meter: Meter) -> Instruments:
+    """Those of a provider: a second client of the process must not make the same again."""
+    with _LOCK:
+        found = _SETS.get(provider)
+        if found is None:
+            found = _SETS[provider] = Instruments(meter)
+        return found
+
+
+class Instruments:
+    """All metrics of the table, for the clients that use one provider."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._clients: weakref.WeakSet[Metrics] = weakref.WeakSet()
+        self._attributes: dict[tuple[str, Series], dict[str, str]] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in TABLE:
+            observe = partial(self._observe, metric)
+            match metric.kind:
+                case Kind.COUNTER:
+                    meter.create_observable_counter(
+                        metric.name, [observe], metric.unit, metric.meaning
+                    )
+                case Kind.GAUGE:
+                    meter.create_observable_gauge(
+                        metric.name, [observe], metric.unit, metric.meaning
+                    )
+                case Kind.HISTOGRAM:
+                    self._histograms[metric.name] = meter.create_histogram(
+                        metric.name,
+                        metric.unit,
+                        metric.meaning,
+                        explicit_bucket_boundaries_advisory=BOUNDS_S,
+                    )
+
+    def add(self, client: Metrics) -> None:
+        """Export what ``client`` measures from now on."""
+        with _LOCK:
+            self._clients.add(client)
+        for metric in TABLE:
+            if metric.kind is Kind.HISTOGRAM:
+                client.histograms[metric.name].each = self._recording(metric)
+
+    def _recording(self, metric: Metric) -> Callable[[Series, float], None]:
+        record = self._histograms[metric.name].record
+        attributes_of = self._attributes_of
+
+        def each(series: Series, value: float) -> None:
+            record(value, attributes_of(metric, series))
+
+        return each
+
+    def _observe(self, metric: Metric, _: CallbackOptions) -> Iterable[Observation]:
+        """What all clients have of a metric. Those of one group that hold the same are added up."""
+        with _LOCK:
+            clients = tuple(self._clients)
+        found: dict[Series, float] = {}
+        for client in clients:
+            for series, value in client.numbers_of(metric).items():
+                before = found.get(series, 0)
+                found[series] = max(before, value) if metric.is_age else before + value
+        return [
+            Observation(value, self._attributes_of(metric, series))
+            for series, value in found.items()
+        ]
+
+    def _attributes_of(self, metric: Metric, series: Series) -> dict[str, str]:
+        """Made once for each series; of partitions that come and go there are not many."""
+        found = self._attributes.get((metric.name, series))
+        if found is None:
+            pairs = zip(metric.attributes, series, strict=True)
+            found = {name: value for name, value in pairs if value}
+            self._attributes[metric.name, series] = found
+        return found
