@@ -71,6 +71,7 @@ class Metering:
             return
         if metrics.meter is not None:
             metrics.read()
+            metrics.hand_over()
         self._ask_for_ends()
 
     def end(self) -> None:

@@ -13,6 +13,8 @@ from prosody.observe.answer import Answer, Request, document, told
 from prosody.observe.health import livez, readyz
 
 if TYPE_CHECKING:
+    import asyncio
+
     from prosody.config import Config
     from prosody.consume.inside import Inside
     from prosody.observe.answer import Route
@@ -82,7 +84,7 @@ class Probes:
             await server.stop()
 
 
-def scrape(metrics: Metrics, request: Request) -> Answer:
+def scrape(metrics: Metrics, request: Request) -> Answer | asyncio.Future[Answer]:
     """``/metrics``."""
     if not metrics.scraped:
         return told(request, 404, _NO_METRICS)

@@ -6,7 +6,8 @@ The SDK's ``record`` costs 7 to 15 times as much, which is more than all else th
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prosody.observe.metric_table import BOUNDS_S
 
@@ -23,20 +24,47 @@ up; whatever comes after that many is counted as one, named as the conventions s
 OTHER: Final = "_OTHER"
 
 
+class Values(NamedTuple):
+    """Values that came between two calls."""
+
+    counts: list[int]
+    total: float
+    low: float
+    high: float
+
+
 class Buckets:
     """The values of one series."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("_taken", "counts", "high", "low", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS_S) + 1)
         """How many were at most each bound and above the one before; at last those above all."""
         self.total = 0.0
         """The sum of all."""
+        self.low, self.high = inf, -inf
+        """The least and the greatest since ``taken``."""
+        self._taken = (self.counts.copy(), self.total)
 
     def add(self, value: float) -> None:
         self.counts[bisect_left(BOUNDS_S, value)] += 1
         self.total += value
+        self.low = min(self.low, value)
+        self.high = max(self.high, value)
+
+    def taken(self) -> Values:
+        """What has come since this was called before; in the event loop."""
+        counts, total = self._taken
+        self._taken = (self.counts.copy(), self.total)
+        values = Values(
+            [now - before for now, before in zip(self.counts, counts, strict=True)],
+            self.total - total,
+            self.low,
+            self.high,
+        )
+        self.low, self.high = inf, -inf
+        return values
 
 
 class Histogram:
@@ -49,7 +77,7 @@ class Histogram:
     def __init__(self) -> None:
         self.series: dict[Series, Buckets] = {}
         self.each: Callable[[Series, float], None] | None = None
-        """Given each value besides, where somebody wants them one by one."""
+        """Given each value besides, where they are wanted one by one."""
 
     def of(self, series: Series) -> Buckets:
         """The values of a series, to add some."""

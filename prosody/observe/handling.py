@@ -44,6 +44,10 @@ class Handling:
                 found = known[topic] = histogram.of(self._series(topic, of_timer, ""))
             found.counts[bisect_left(BOUNDS_S, used_s)] += 1
             found.total += used_s
+            if used_s < found.low:  # noqa: PLR1730  # a call of min or max would cost as much as all else
+                found.low = used_s
+            if used_s > found.high:  # noqa: PLR1730
+                found.high = used_s
             return
         error = "" if outcome.error is None else error_type(outcome.error)
         histogram.add(self._series(topic, of_timer, error), used_s)

@@ -2,7 +2,7 @@
 
 Counters and gauges are observable: a callback reads what the clients have published, in the thread of the
 exporter, when it collects. So they cost a message nothing, and a loop that stands still does not hold the
-exporter up.
+exporter up. Histograms are handed over as wholes where that is possible (``sdk_histograms``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import Observation
 
 from prosody.observe.metric_table import BOUNDS_S, TABLE, Kind
+from prosody.observe.sdk_histograms import can_merge, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _SETS: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
+_HISTOGRAMS = tuple(metric for metric in TABLE if metric.kind is Kind.HISTOGRAM)
 
 
 def instruments_of(provider: MeterProvider, meter: Meter) -> Instruments:
@@ -68,9 +70,22 @@ class Instruments:
         """Export what ``client`` measures from now on."""
         with _LOCK:
             self._clients.add(client)
-        for metric in TABLE:
-            if metric.kind is Kind.HISTOGRAM:
-                client.histograms[metric.name].each = self._recording(metric)
+        merging = can_merge(self._histograms.values())
+        for metric in _HISTOGRAMS:
+            histogram = client.histograms[metric.name]
+            histogram.each = None if merging else self._recording(metric)
+            for buckets in histogram.series.values():
+                buckets.taken()  # what came before this client had a provider
+        client.export = self.hand_over if merging else None
+
+    def hand_over(self, client: Metrics) -> None:
+        """Add what came since the last time to the instruments; in the event loop."""
+        for metric in _HISTOGRAMS:
+            for series, buckets in client.histograms[metric.name].series.items():
+                values = buckets.taken()
+                if any(values.counts):
+                    attributes = self._attributes_of(metric, series)
+                    merge(self._histograms[metric.name], attributes, values)
 
     def _recording(self, metric: Metric) -> Callable[[Series, float], None]:
         record = self._histograms[metric.name].record

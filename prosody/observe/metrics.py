@@ -11,10 +11,11 @@ False and nothing is measured or read; counts that parts keep anyway on rare pat
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import importlib.util
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry import metrics
 from opentelemetry.metrics import NoOpMeter
@@ -32,7 +33,7 @@ from prosody.observe.metric_table import (
 from prosody.observe.spans import KAFKA, SEND, error_type
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from opentelemetry.metrics import Meter, MeterProvider
 
@@ -46,7 +47,10 @@ _log = logging.getLogger("prosody.metrics")
 Numbers = dict[str, dict["Series", float]]
 """Counters and gauges by name, each by its series."""
 
-_SENDS_PER_LOOK = 64
+HAND_OVER_S: Final = 0.5
+"""Between two times at which sends are handed over to a provider."""
+
+_SENDS_PER_LOOK: Final = 64
 """A meter provider that comes late is noticed after so many sends; with a subscription, much sooner."""
 
 
@@ -80,6 +84,10 @@ class Metrics:
         """What the consumer told last, ages as times; counters include those of earlier subscriptions."""
         self.meter: Meter | None = None
         """That of the program's provider; None while it has none."""
+        self.export: Callable[[Metrics], None] | None = None
+        """Hands histograms over to the provider; None where each value goes there by itself."""
+        self._due: asyncio.TimerHandle | None = None
+        """The next time at which sends are handed over, where there is no subscription to see to it."""
         self._source: Source | None = None
         self._before: Numbers = {}
         """The counters of subscriptions that have ended."""
@@ -111,7 +119,7 @@ class Metrics:
 
         # What the API itself provides until a program sets one comes to nothing.
         if type(provider).__module__.startswith("opentelemetry.metrics"):
-            self.meter = None
+            self.meter = self.export = None
             return
         meter = provider.get_meter("prosody", importlib.metadata.version("prosody-asyncio"))
         # Not the provider is asked but what it makes: OTEL_SDK_DISABLED turns a real one off.
@@ -131,6 +139,7 @@ class Metrics:
         if source is not self._source:
             return
         last = self.read()
+        self.hand_over()
         self._source = None
         self._before = {name: last.get(name, {}) for name in _COUNTERS}
         self.latest = self._before
@@ -163,6 +172,20 @@ class Metrics:
             for (system, operation, topic, _, error), count in self.operations.counts().items()
             if operation != COMMIT
         }
+
+    def hand_over(self) -> None:
+        """Give the provider what the histograms have taken up; in the event loop, from time to time."""
+        due, self._due = self._due, None
+        if due is not None:
+            due.cancel()
+        if self.export is None:
+            return
+        try:
+            self.export(self)
+        except Exception:  # noqa: BLE001
+            # Of the provider's; messages go on, and what is measured is still to be had by /metrics.
+            self.export = None
+            _log.exception("handler and send durations are not exported: the meter provider failed")
 
     # -- what is measured -------------------------------------------------------------------------
 
@@ -198,6 +221,9 @@ class Metrics:
             raise
         finally:
             self.operations.add((KAFKA, SEND, topic, "", failed), self.monotonic() - began)
+            if self.export is not None and self._source is None and self._due is None:
+                loop = asyncio.get_running_loop()
+                self._due = loop.call_later(HAND_OVER_S, self.hand_over)
 
 
 _COUNTERS = frozenset(metric.name for metric in TABLE if metric.kind is Kind.COUNTER)
