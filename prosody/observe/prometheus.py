@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from prosody.observe.metrics import Metrics
 
 _UNITS: Final = {"s": "_seconds", "1": "_ratio"}
-_BOUNDS = (*(f"{bound:g}" for bound in BOUNDS_S), "+Inf")
+_BOUNDS = (*map(str, BOUNDS_S), "+Inf")
 
 
 def name_of(metric: Metric) -> str:
