@@ -123,7 +123,7 @@ class Metrics:
             return
         meter = provider.get_meter("prosody", importlib.metadata.version("prosody-asyncio"))
         # Not the provider is asked but what it makes: OTEL_SDK_DISABLED turns a real one off.
-        self.meter = None if isinstance(meter, NoOpMeter) else meter
+        self.meter = None if type(meter) is NoOpMeter else meter
         if self.meter is not None:
             instruments_of(provider, self.meter).add(self)
 
@@ -132,7 +132,6 @@ class Metrics:
     def begin(self, source: Source) -> None:
         """A subscription begins."""
         self._source = source
-        self.read()
 
     def end(self, source: Source) -> None:
         """A subscription has ended: what it counted stays, what it held is gone."""

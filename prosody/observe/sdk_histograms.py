@@ -39,6 +39,8 @@ def can_merge(instruments: Iterable[Histogram]) -> bool:
 def merge(instrument: Any, attributes: Mapping[str, str], values: Values) -> None:
     """Add values to an instrument that ``can_merge`` has said yes to."""
     for match in _matches(instrument):
+        if _drops(match):
+            continue
         if not _fits(match):
             # Of a reader that came later, and wants other buckets than all before.
             _log.warning("a metric reader gets no %s: it wants other buckets", instrument.name)
@@ -76,8 +78,17 @@ def _matches(instrument: Any) -> list[Any]:
 def _fits(match: Any) -> bool:
     from opentelemetry.sdk.metrics._internal.aggregation import _ExplicitBucketHistogramAggregation
 
+    if _drops(match):
+        return True
     kept = match._aggregation
     return type(kept) is _ExplicitBucketHistogramAggregation and kept._boundaries == BOUNDS_S
+
+
+def _drops(match: Any) -> bool:
+    """Whether a view wants nothing of it."""
+    from opentelemetry.sdk.metrics._internal.aggregation import _DropAggregation
+
+    return type(match._aggregation) is _DropAggregation
 
 
 def _hashed(attributes: Mapping[str, str]) -> Any:
