@@ -7,6 +7,7 @@ exporter up. Histograms are handed over as wholes where that is possible (``sdk_
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from functools import partial
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from prosody.observe.buckets import Series
     from prosody.observe.metric_table import Metric
     from prosody.observe.metrics import Metrics
+
+_log = logging.getLogger("prosody.metrics")
 
 _SETS: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
@@ -77,6 +80,11 @@ class Instruments:
             for buckets in histogram.series.values():
                 buckets.taken()  # what came before this client had a provider
         client.export = self.hand_over if merging else None
+        if not merging:
+            _log.info(
+                "the meter provider takes durations only one by one, which costs each message some "
+                "10 us: it is another one than the SDK of now, or a view wants other buckets"
+            )
 
     def hand_over(self, client: Metrics) -> None:
         """Add what came since the last time to the instruments; in the event loop."""
