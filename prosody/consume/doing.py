@@ -26,6 +26,8 @@ def doing(run: Run, scheduler: Scheduler, runtime: Runtime) -> str:
         return f"its handler runs (attempt {run.attempt}{told}), for {seconds(for_s)} so far"
     if scheduler.awaited_by(run):
         return f"it waits for a permit ({scheduler.in_use} in use)"
+    if run.task is None:
+        return "the store is being asked whether it was handled before"
     if isinstance(run.interruptible, Pause):
         return _pausing(run, run.interruptible, runtime)
     if run.interruptible is not None:

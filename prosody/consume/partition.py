@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prosody._core import KeyQueue
 from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
+from prosody.consume.unanswered import Unanswered
 from prosody.consume.unwritten import Unwritten
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
@@ -59,13 +60,14 @@ class Partition:
         self.runs: set[Run] = set()
         """The first of each key, not yet finished; many of them wait for a permit."""
         self.waiting = 0
-        """Runs that wait for their first permit, without a lane."""
+        """Runs that wait for an answer of the store or for their first permit, without a lane."""
         self.durable = shared.durables.of(self) if shared.durables else None
         self.timer_calls = self.durable.calls if self.durable else None
         self.deferrals = self.durable.deferrals if self.durable else None
         self.opened = self.durable is None
         """Whether records may be admitted: not before it is known which keys have deferred work."""
         self.unwritten = Unwritten(self)
+        self.unanswered = Unanswered(self._answered)
         self.running = True
         self.cancelling = False
         self.closed = False
@@ -112,11 +114,16 @@ class Partition:
             self.ready(now)
 
     def ready(self, now: float) -> None:
-        """A key has become ready: its first run waits for a permit from now on."""
+        """A key has become ready: its first run waits for a permit from now on, or from an answer on."""
         run = self._pop()
-        self._enqueue(run, now)
         self.runs.add(run)
         self.waiting += 1
+        if run.duplicate is None or not self.unanswered.hold(run):
+            self._enqueue(run, now)
+
+    def _answered(self, run: Run) -> None:
+        """The store has told about a run that waited for that."""
+        self._enqueue(run, self._shared.runtime.monotonic())
 
     # Called by the lanes
 
@@ -261,7 +268,8 @@ class Partition:
             if run.task is not None:
                 run.interrupt()
             elif not run.permit:  # with one, a lane is just about to look into it
-                self._scheduler.give_back(run)
+                if not self.unanswered.release(run):
+                    self._scheduler.give_back(run)
                 self.finish(run, ABANDONED)
         self.waiting = 0
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prosody.middleware.base import Call
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
+    from prosody.stores.answer import Answer
     from prosody.stores.protocol import DedupStore
 
 _log = logging.getLogger("prosody.deduplication")
@@ -75,7 +76,7 @@ class Entry:
         self.identity = identity
         self.finished = False
         """A copy of it was finished, here or elsewhere."""
-        self.asked: asyncio.Future[bool] | None = None
+        self.asked: Answer[bool] | None = None
         """The look-up in the store, under way or done."""
         self._entries = entries
         entries[identity] = weakref.ref(self)
@@ -191,9 +192,7 @@ class Deduplication:
 
         return deduplicated
 
-    async def _answer(
-        self, run: Run, entry: Entry, asked: asyncio.Future[bool]
-    ) -> asyncio.Future[bool] | None:
+    async def _answer(self, run: Run, entry: Entry, asked: Answer[bool]) -> Answer[bool] | None:
         """Wait until the look-up has ended, or a shutdown comes; answers the look-up.
 
         The store answers, or fails, within a deadline of its own.
@@ -220,7 +219,7 @@ class Deduplication:
             run.interruptible = None
         return asked
 
-    def _is_finished(self, entry: Entry, asked: asyncio.Future[bool] | None) -> bool:
+    def _is_finished(self, entry: Entry, asked: Answer[bool] | None) -> bool:
         """What is known of the message now that the store has answered."""
         # First, because a copy may have finished while this one waited for the store.
         if entry.finished or self.recent.knows(entry.identity):
@@ -249,10 +248,10 @@ class Deduplication:
             self._recorded(entry, writing)
         elif run.timer is not None:
             # Deferred before: its offset was done long ago.
-            writing.add_done_callback(partial(self._recorded, entry))
+            writing.listener = partial(self._recorded, entry)
         else:
             run.unwritten = True
-            writing.add_done_callback(partial(self._written, run))
+            writing.listener = partial(self._written, run)
 
     def _written(self, run: Run, writing: asyncio.Future[None]) -> None:
         self._recorded(run.duplicate, writing)
@@ -267,7 +266,7 @@ class Deduplication:
 
     # The store
 
-    def _ask(self, store: DedupStore, identity: bytes) -> asyncio.Future[bool] | None:
+    def _ask(self, store: DedupStore, identity: bytes) -> Answer[bool] | None:
         try:
             return store.seen(identity)
         except Exception as error:  # noqa: BLE001

@@ -49,7 +49,8 @@ class Holder(Protocol):
     """Stands for the partition in what its keys are charged to."""
 
     waiting: int
-    """Runs that wait for their first permit, without a lane; counted down by the lanes."""
+    """Runs that wait for the store's answer or their first permit, without a lane; counted down by the
+    lanes."""
     timer_calls: TimerCalls | None
     """What contexts offer; None when this client has no timer store."""
     deferrals: Deferrals | None
@@ -86,7 +87,8 @@ NOTHING_AWAITED = range(0)
 class Run:
     """An admitted event, from its key queue to its end: a record, or a timer that is due.
 
-    Life cycle: queued -> waiting for a permit -> (in the handler | in backoff | waiting)* -> finished.
+    Life cycle: queued -> waiting for the store's answer, if it was asked -> waiting for a permit ->
+    (in the handler | in backoff | waiting)* -> finished.
     It has no lane before its first permit.
     ``handling`` is true exactly while the handler runs: only then may the run be cancelled.
     The run of a retry timer becomes, one after the other, that of each deferred event (``take_on``).

@@ -24,8 +24,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Sequence
+
+    from prosody.stores.answer import Answer
 
 Trace: TypeAlias = Mapping[str, str]
 """W3C headers by name (``traceparent``, ``tracestate``, ``baggage``); empty when there is no trace.
@@ -231,17 +232,17 @@ class DeferStore(Protocol):
 class DedupStore(Protocol):
     """Which messages are done with, by an identity that is a hash: the 16 bytes of a UUID.
 
-    Both are asked for every message, so they begin at once and answer with a future, for which no task is
-    needed. Either may raise ``StoreError`` instead. The future is the caller's: nobody else cancels it,
+    Both are asked for every message, so they begin at once and give an answer, for which no task is
+    needed. Either may raise ``StoreError`` instead. The answer is the caller's: nobody else cancels it,
     and one that the caller cancels, or gives a result of its own, is left alone. A failure that nobody
     looks at is not logged.
     """
 
-    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+    def seen(self, identity: bytes) -> Answer[bool]:
         """Whether ``identity`` was recorded, and has not expired (``idempotence_ttl``)."""
         ...
 
-    def record(self, identity: bytes) -> asyncio.Future[None]:
+    def record(self, identity: bytes) -> Answer[None]:
         """Record it, for ``idempotence_ttl``."""
         ...
 

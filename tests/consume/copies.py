@@ -16,6 +16,7 @@ from prosody.broker.protocol import Start
 from prosody.errors import StoreError
 from prosody.middleware.deduplication import Deduplication
 from prosody.model.outcome import SUCCESS, Kind, Outcome
+from prosody.stores.answer import Answer
 from prosody.stores.memory.dedup import MemoryDedupStore
 from prosody.stores.memory.state import MemoryStoreState
 from tests.consume.fakes import TP, Around, record
@@ -45,6 +46,8 @@ class Plan:
     cache_size: int = 2
     permits: int = 2
     max_uncommitted: int = 8
+    in_lanes: bool = False
+    """Runs wait for the store in their lanes, as deferred ones do, which are taken on there."""
     steps: tuple[tuple[Any, ...], ...] = ()
 
     @property
@@ -74,9 +77,9 @@ class Seen:
 class WatchedStore(MemoryDedupStore):
     """Says which record was asked for last."""
 
-    last: asyncio.Future[None] | None = None
+    last: Answer[None] | None = None
 
-    def record(self, identity: bytes) -> asyncio.Future[None]:
+    def record(self, identity: bytes) -> Answer[None]:
         self.last = None
         self.last = super().record(identity)
         return self.last
@@ -277,6 +280,8 @@ class World:
 
     def _assign(self) -> None:
         self.partition: Partition = self.around.partition(TP, self.order, Start(self.committed))
+        if self.plan.in_lanes:
+            self.partition.unanswered.hold = lambda _: False  # type: ignore[method-assign]
         self._received = self.committed
         self._deliver()
 

@@ -46,6 +46,7 @@ def plans(faults: bool) -> st.SearchStrategy[Plan]:
         cache_size=st.sampled_from([1, 1, 2, 3, 100]),
         permits=st.integers(1, 3),
         max_uncommitted=st.sampled_from([1, 2, 4, 8]),
+        in_lanes=st.booleans(),
         steps=st.lists(steps(faults), min_size=3, max_size=30).map(tuple),
     )
 
@@ -89,6 +90,7 @@ def plan_of(seed: int) -> Plan:
         cache_size=chance.choice([1, 1, 2, 3, 100]),
         permits=chance.randint(1, 3),
         max_uncommitted=chance.choice([1, 2, 4, 8]),
+        in_lanes=seed % 4 < 2,
         steps=tuple(made),
     )
 

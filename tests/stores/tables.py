@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cassandra.query import UNSET_VALUE
 
 from prosody.errors import StoreError
+from prosody.stores.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -174,9 +175,9 @@ class TableLink:
         for at in range(0, max(1, len(rows)), 3):
             yield rows[at : at + 3]
 
-    def write(self, name: str, *values: Any) -> asyncio.Future[None]:
+    def write(self, name: str, *values: Any) -> Answer[None]:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: Answer[None] = Answer.open()
 
         def run() -> None:
             if done.cancelled():
@@ -194,9 +195,9 @@ class TableLink:
     async def times_of(self, segment: Any, key: str, kind: int) -> Rows:
         return await self.read("times.get", segment, key, kind)
 
-    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+    def seen(self, identity: bytes) -> Answer[bool]:
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[bool] = loop.create_future()
+        found: Answer[bool] = Answer.open()
 
         def look() -> None:
             if not found.done():
@@ -205,7 +206,7 @@ class TableLink:
         loop.call_soon(look)
         return found
 
-    def record(self, identity: bytes, ttl: int) -> asyncio.Future[None]:
+    def record(self, identity: bytes, ttl: int) -> Answer[None]:
         return self.write("dedup.record", identity, ttl)
 
 

@@ -29,6 +29,8 @@ class Plain:
         self.doing = "trying"
 
     def statement(self, values: Sequence[Any]) -> tuple[Any, bytes | None]:
+        if "unwritable" in values:
+            raise ValueError("it has no bytes")
         return list(values), None
 
     def results(self, values: Sequence[Any], rows: Any, state: Any) -> Sequence[Any]:
@@ -210,6 +212,18 @@ async def test_a_group_that_fails_is_halved_until_only_the_bad_one_fails(s: Scen
             assert result == f"V{n}"
     assert len(s.bridge.sent) < 15
     assert s.breaker.problem is None
+
+
+@scene
+async def test_a_value_that_cannot_be_written_fails_alone(s: Scene) -> None:
+    s.bridge.answer = lambda values: None
+    asked = [s.ask(name) for name in [*names(20), "unwritable"]]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert found[:20] == [name.upper() for name in names(20)]
+    assert isinstance(found[20], StoreError)
+    assert "it has no bytes" in str(found[20])
+    assert s.breaker.problem is None
+    assert asyncio.get_running_loop().time() < STEP_S
 
 
 @scene

@@ -132,7 +132,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
     # rule: what stands there, what the mutant has, test of test_groups.py
     "a place is given back when its caller has gone": (
         "        self._flights.discard(flight)\n",
-        "        if not all(op.future.cancelled() for op in flight.ops):\n"
+        "        if not all(op.cancelled() for op in flight.ops):\n"
         "            self._flights.discard(flight)\n",
         "test_cancelling_gives_the_place_back_when_the_request_returns",
     ),
@@ -142,7 +142,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {
         "test_no_more_requests_at_once_than_there_are_places",
     ),
     "what nobody waits for is not sent": (
-        "            if not op.future.done():\n                taken.append(op)\n",
+        "            if not op.done():\n                taken.append(op)\n",
         "            if True:\n                taken.append(op)\n",
         "test_what_is_cancelled_before_it_is_sent_is_not_sent",
     ),
@@ -152,8 +152,8 @@ GROUPS: dict[str, tuple[str, str, str]] = {
         "test_a_group_that_times_out_is_split_and_each_gets_its_own_result",
     ),
     "a group that fails is split": (
-        "        if len(ops) > 1 and not unreachable:\n",
-        "        if False:\n",
+        "        elif len(ops) > 1 and not unreachable:\n",
+        "        elif False:\n",
         "test_a_group_that_fails_is_halved_until_only_the_bad_one_fails",
     ),
     "each gets the result of its own": (
@@ -167,18 +167,18 @@ GROUPS: dict[str, tuple[str, str, str]] = {
         "test_a_request_that_the_driver_lost_gives_its_place_back",
     ),
     "a step has a deadline": (
-        "            if not op.future.done():\n                _fail(op.future, self._late())\n",
+        "            if not op.done():\n                _fail(op, self._late())\n",
         "            pass\n",
         "test_no_step_takes_longer_than_its_deadline",
     ),
     "whoever waits when the store goes down is told": (
-        "        for op in self._unfinished:\n",
-        "        for op in ():\n",
+        "            for op in line:\n                if not op.done():\n",
+        "            for op in ():\n                if not op.done():\n",
         "test_time_outs_in_a_row_open_the_breaker_and_a_probe_closes_it",
     ),
     "while it is down nothing is tried": (
-        "        self._breaker.check()\n",
-        "",
+        "            self._breaker.check()\n",
+        "            pass\n",
         "test_time_outs_in_a_row_open_the_breaker_and_a_probe_closes_it",
     ),
     "an answer ends a row of time-outs": (
@@ -191,8 +191,13 @@ GROUPS: dict[str, tuple[str, str, str]] = {
         "b\"all\")",
         "test_one_turn_travels_together_by_replicas",
     ),
+    "a group that cannot be written fails its own": (
+        "            self._loop.call_soon(landed, None, None, error)\n",
+        "            pass\n",
+        "test_a_value_that_cannot_be_written_fails_alone",
+    ),
     "a group keeps within its bytes": (
-        "if taken and size + self.waiting[0].size > GROUP_BYTES:",
+        "if taken and op.size > room:",
         "if False:",
         "test_a_group_is_small",
     ),

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from prosody.stores.cassandra.settings import time_to_live
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from prosody.runtime import Runtime
+    from prosody.stores.answer import Answer
     from prosody.stores.cassandra.link import Link
 
 
@@ -26,8 +26,8 @@ class CassandraDedupStore:
         self._runtime = runtime
         self._ttl_s = ttl_s
 
-    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+    def seen(self, identity: bytes) -> Answer[bool]:
         return self._link().seen(identity)
 
-    def record(self, identity: bytes) -> asyncio.Future[None]:
+    def record(self, identity: bytes) -> Answer[None]:
         return self._link().record(identity, time_to_live(self._ttl_s, self._runtime.wall()))

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from cassandra import OperationTimedOut
 
 from prosody.errors import StoreDownError, StoreError
+from prosody.stores.answer import Answer
 from prosody.stores.cassandra.errors import TIMED_OUT, UNREACHABLE, is_outage, reason, store_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from prosody.stores.cassandra.breaker import Breaker
     from prosody.stores.cassandra.bridge import Bridge, Rows
@@ -28,27 +29,25 @@ GROUP_BYTES: Final = 4096
 """Cassandra warns of batches above 5 KiB."""
 MOST_IN_FLIGHT: Final = 128
 """Requests at once. A connection has 32,768 streams; without a free one the driver would block the loop."""
-FEW_IN_FLIGHT: Final = 8
+FEW_IN_FLIGHT: Final = 4
 """With so many of a queue under way, the next one waits until it is full or one of them returns."""
 SWEEP_S: Final = 1.0
 LOST_AFTER_S: Final = 5.0
 """A request the driver has not ended so long after its deadline is given up."""
 
 
-class Op:
-    """One operation of one caller."""
+class Op(Answer[Any]):
+    """One operation of one caller, who may cancel it at any time."""
 
-    __slots__ = ("deadline", "future", "routing_key", "size", "value")
+    __slots__ = ("deadline", "size", "value")
 
-    def __init__(self, value: Any, size: int, deadline: float, future: asyncio.Future[Any]) -> None:
-        self.value = value
-        self.size = size
-        self.deadline = deadline
-        self.future = future
+    value: Any
+    size: int
+    deadline: float
 
 
 class Queue:
-    """The operations of one kind for the same replicas."""
+    """The operations of one kind for the same replicas; all lines are in the order of their deadlines."""
 
     __slots__ = ("again", "flights", "key", "kind", "waiting")
 
@@ -71,16 +70,18 @@ class Queue:
     def take(self) -> list[Op]:
         """The next group, without those whose caller has gone."""
         if self.again:
-            return [op for op in self.again.popleft() if not op.future.done()]
+            return [op for op in self.again.popleft() if not op.done()]
         taken: list[Op] = []
-        size = 0
-        while self.waiting and len(taken) < self.kind.most:
-            if taken and size + self.waiting[0].size > GROUP_BYTES:
+        room = GROUP_BYTES
+        waiting, most = self.waiting, self.kind.most
+        while waiting and len(taken) < most:
+            op = waiting[0]
+            if taken and op.size > room:
                 break
-            op = self.waiting.popleft()
-            if not op.future.done():
+            waiting.popleft()
+            if not op.done():
                 taken.append(op)
-                size += op.size
+                room -= op.size
         return taken
 
 
@@ -120,8 +121,6 @@ class Groups:
         self._step_timeout_s = step_timeout_s
         self._queues: dict[Hashable, Queue] = {}
         self._flights: set[Flight] = set()
-        self._unfinished: deque[Op] = deque()
-        """In the order of their deadlines; finished ones leave when they come to the front."""
         self._pumping: asyncio.Handle | None = None
         self._deadline = 0.0
         """Of what is asked for in this turn of the loop."""
@@ -130,9 +129,7 @@ class Groups:
         self.requests = 0
         """Sent so far, repeated ones included."""
 
-    def submit(
-        self, kind: Kind, value: Any, routing_key: bytes | None, size: int
-    ) -> asyncio.Future[Any]:
+    def submit(self, kind: Kind, value: Any, routing_key: bytes | None, size: int) -> Answer[Any]:
         """Ask for an operation. Cancelling the future leaves nothing behind.
 
         :param routing_key: of its partition; None for one that is never grouped.
@@ -140,7 +137,8 @@ class Groups:
         :raises StoreDownError: at once, while the store counts as down.
         :raises StoreError: the stores are stopped.
         """
-        self._breaker.check()
+        if self._breaker.problem is not None:
+            self._breaker.check()
         if self._closed:
             raise StoreError("the stores are stopped", retriable=False)
         key = (kind, None if routing_key is None else self._replicas(routing_key))
@@ -150,13 +148,15 @@ class Groups:
             # In the next turn, after everybody who is going to ask for something in this one.
             self._pumping = self._loop.call_soon(self._pump)
             self._deadline = self._loop.time() + self._step_timeout_s
-        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
-        op = Op(value, size, self._deadline, future)
+        op = Op(loop=self._loop)
+        op.listener = None
+        op.value = value
+        op.size = size
+        op.deadline = self._deadline
         queue.waiting.append(op)
-        self._unfinished.append(op)
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
-        return future
+        return op
 
     def close(self, reason: str) -> None:
         """Fail whatever is unfinished, and take nothing more."""
@@ -172,14 +172,22 @@ class Groups:
 
     def _fail_all(self, error: Callable[[], StoreError]) -> None:
         # Requests under way keep their places until they return.
-        for op in self._unfinished:
-            if not op.future.done():
-                _fail(op.future, error())
-        self._unfinished.clear()
+        for line in self._lines():
+            for op in line:
+                if not op.done():
+                    _fail(op, error())
         self._queues = {key: queue for key, queue in self._queues.items() if queue.flights}
         for queue in self._queues.values():
             queue.waiting.clear()
             queue.again.clear()
+
+    def _lines(self) -> Iterator[Iterable[Op]]:
+        """Everything that is asked for and not finished, in lines by deadline."""
+        for queue in self._queues.values():
+            yield queue.waiting
+            yield from queue.again
+        for flight in self._flights:
+            yield flight.ops
 
     def _pump(self) -> None:
         self._pumping = None
@@ -195,9 +203,7 @@ class Groups:
     def _send(self, queue: Queue, ops: list[Op]) -> None:
         now = self._loop.time()
         if ops and ops[0].deadline <= now:  # the others are later or as late
-            for op in ops:
-                if op.deadline <= now:
-                    _fail(op.future, self._late())
+            self._fail_late(ops, now)
             ops = [op for op in ops if op.deadline > now]
         if not ops:
             return
@@ -207,13 +213,18 @@ class Groups:
         self._flights.add(flight)
         queue.flights += 1
         self.requests += 1
-        statement, paging_state = queue.kind.statement([op.value for op in ops])
 
         def landed(
             rows: Rows | None, paging_state: bytes | None, error: BaseException | None
         ) -> None:
             self._landed(flight, rows, paging_state, error)
 
+        try:
+            statement, paging_state = queue.kind.statement([op.value for op in ops])
+        except Exception as error:  # noqa: BLE001
+            # A value that cannot be written: found out like one that the server refuses, by halves.
+            self._loop.call_soon(landed, None, None, error)
+            return
         self._bridge.start(statement, self._request_timeout_s, landed, paging_state)
 
     def _landed(
@@ -228,13 +239,14 @@ class Groups:
         flight.landed = True
         self._flights.discard(flight)
         flight.queue.flights -= 1
-        # Whoever was cancelled has left, but its request has had its place until now.
-        ops = [op for op in flight.ops if not op.future.done()]
+        ops = flight.ops
         if error is None:
             self._breaker.succeeded()
             results = flight.queue.kind.results([op.value for op in ops], rows, paging_state)
             for op, result in zip(ops, results, strict=True):
-                op.future.set_result(result)
+                # Whoever was cancelled has left, but its request has had its place until now.
+                if not op.done():
+                    op.set_result(result)
         else:
             self._failed(flight.queue, ops, error)
         if self._pumping is None and not self._closed:
@@ -244,8 +256,12 @@ class Groups:
         unreachable = isinstance(error, UNREACHABLE)
         if is_outage(error) and not self._closed:
             self._breaker.failed(reason(error), unreachable=unreachable)
-        ops = [op for op in ops if not op.future.done()]  # the breaker may have ended them
-        if len(ops) > 1 and not unreachable:
+        ops = [op for op in ops if not op.done()]
+        if (problem := self._breaker.problem) is not None:
+            # It has ended all others, perhaps just now; these were in no line.
+            for op in ops:
+                _fail(op, StoreDownError(problem))
+        elif len(ops) > 1 and not unreachable:
             # Too large, or one of them is at fault: the others shall not suffer for it.
             half = len(ops) // 2
             queue.again.extend((ops[:half], ops[half:]))
@@ -253,7 +269,7 @@ class Groups:
             queue.again.append(ops)  # all statements can be repeated
         else:
             for op in ops:
-                _fail(op.future, store_error(queue.kind.doing, error))
+                _fail(op, store_error(queue.kind.doing, error))
 
     def _late(self) -> StoreError:
         return StoreError(f"Cassandra: not done within {self._step_timeout_s:g} s", retriable=True)
@@ -263,16 +279,20 @@ class Groups:
         now = self._loop.time()
         for flight in [flight for flight in self._flights if flight.lost_at <= now]:
             self._landed(flight, None, None, OperationTimedOut())
-        unfinished = self._unfinished
-        while unfinished and (unfinished[0].future.done() or unfinished[0].deadline <= now):
-            op = unfinished.popleft()
-            if not op.future.done():
-                _fail(op.future, self._late())
-        if unfinished or self._flights:
+        for line in self._lines():
+            self._fail_late(line, now)
+        if self._queues:
             self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
 
+    def _fail_late(self, line: Iterable[Op], now: float) -> None:
+        for op in line:
+            if op.deadline > now:
+                return
+            if not op.done():
+                _fail(op, self._late())
 
-def _fail(future: asyncio.Future[Any], error: StoreError) -> None:
-    future.set_exception(error)
+
+def _fail(op: Op, error: StoreError) -> None:
+    op.set_exception(error)
     # Looked at here, because whoever has lost interest in it is not to be told of it by the loop.
-    future.exception()
+    op.exception()

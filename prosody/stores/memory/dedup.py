@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from prosody.errors import StoreDownError
+from prosody.stores.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -30,18 +31,18 @@ class MemoryDedupStore:
         self._runtime = runtime
         self._ttl_s = ttl_s
 
-    def seen(self, identity: bytes) -> asyncio.Future[bool]:
+    def seen(self, identity: bytes) -> Answer[bool]:
         state = self._state
         if state.on_call is not None:
-            return _future_of(self._seen_with_faults(identity))
+            return _answer_of(self._seen_with_faults(identity))
         if state.problem is not None:
             raise StoreDownError(state.problem)
         return _done(self._seen(identity))
 
-    def record(self, identity: bytes) -> asyncio.Future[None]:
+    def record(self, identity: bytes) -> Answer[None]:
         state = self._state
         if state.on_call is not None or state.on_done is not None:
-            return _future_of(self._record_with_faults(identity))
+            return _answer_of(self._record_with_faults(identity))
         if state.problem is not None:
             raise StoreDownError(state.problem)
         self._record(identity)
@@ -71,18 +72,17 @@ class MemoryDedupStore:
                 seen.popitem(last=False)
 
 
-def _done(result: T) -> asyncio.Future[T]:
-    """A future that is done already."""
-    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    future.set_result(result)
-    return future
+def _done(result: T) -> Answer[T]:
+    """One that is there already."""
+    answer: Answer[T] = Answer.open()
+    answer.set_result(result)
+    return answer
 
 
-def _future_of(call: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-    """A future that its owner may end at any time, which cancels ``call``."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    task = loop.create_task(call)
+def _answer_of(call: Coroutine[Any, Any, T]) -> Answer[T]:
+    """One that its owner may end at any time, which cancels ``call``."""
+    future: Answer[T] = Answer.open()
+    task = asyncio.get_running_loop().create_task(call)
 
     def ended(task: asyncio.Task[T]) -> None:
         error = None if task.cancelled() else task.exception()
