@@ -208,7 +208,7 @@ class ProsodyClient:
                     try:
                         await self._producer.stop()
                     finally:
-                        self._metrics.hand_over()
+                        self._metrics.close()
                         await self._tracing.close()
 
     async def consumer_state(self) -> str:

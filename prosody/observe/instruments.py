@@ -32,6 +32,7 @@ _log = logging.getLogger("prosody.metrics")
 _SETS: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
 _HISTOGRAMS = tuple(metric for metric in TABLE if metric.kind is Kind.HISTOGRAM)
+_COUNTERS = tuple(metric for metric in TABLE if metric.kind is Kind.COUNTER)
 
 
 def instruments_of(provider: MeterProvider, meter: Meter) -> Instruments:
@@ -48,6 +49,8 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._clients: weakref.WeakSet[Metrics] = weakref.WeakSet()
+        self._ended: dict[str, dict[Series, float]] = {}
+        """The counters of clients that were shut down: what a process exports must never shrink."""
         self._attributes: dict[tuple[str, Series], dict[str, str]] = {}
         self._histograms: dict[str, Histogram] = {}
         for metric in TABLE:
@@ -86,6 +89,17 @@ class Instruments:
                 "10 us: it is another one than the SDK of now, or a view wants other buckets"
             )
 
+    def retire(self, client: Metrics) -> None:
+        """``client`` was shut down."""
+        with _LOCK:
+            if client not in self._clients:
+                return
+            self._clients.discard(client)
+            for metric in _COUNTERS:
+                ended = self._ended.setdefault(metric.name, {})
+                for series, value in client.numbers_of(metric).items():
+                    ended[series] = ended.get(series, 0) + value
+
     def hand_over(self, client: Metrics) -> None:
         """Add what came since the last time to the instruments; in the event loop."""
         for metric in _HISTOGRAMS:
@@ -108,7 +122,7 @@ class Instruments:
         """What all clients have of a metric. Those of one group that hold the same are added up."""
         with _LOCK:
             clients = tuple(self._clients)
-        found: dict[Series, float] = {}
+            found = dict(self._ended.get(metric.name, {}))
         for client in clients:
             for series, value in client.numbers_of(metric).items():
                 before = found.get(series, 0)

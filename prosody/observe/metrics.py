@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import SentRecord
     from prosody.observe.buckets import Series
+    from prosody.observe.instruments import Instruments
     from prosody.observe.metric_table import Metric
     from prosody.runtime import Runtime
 
@@ -86,8 +87,9 @@ class Metrics:
         """That of the program's provider; None while it has none."""
         self.export: Callable[[Metrics], None] | None = None
         """Hands histograms over to the provider; None where each value goes there by itself."""
-        self._due: asyncio.TimerHandle | None = None
-        """The next time at which sends are handed over, where there is no subscription to see to it."""
+        self._due: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+        """When sends are handed over next, where there is no subscription to see to it."""
+        self._instruments: Instruments | None = None
         self._source: Source | None = None
         self._before: Numbers = {}
         """The counters of subscriptions that have ended."""
@@ -119,13 +121,15 @@ class Metrics:
 
         # What the API itself provides until a program sets one comes to nothing.
         if type(provider).__module__.startswith("opentelemetry.metrics"):
-            self.meter = self.export = None
+            self.meter = self.export = self._instruments = None
             return
         meter = provider.get_meter("prosody", importlib.metadata.version("prosody-asyncio"))
         # Not the provider is asked but what it makes: OTEL_SDK_DISABLED turns a real one off.
         self.meter = None if type(meter) is NoOpMeter else meter
+        self.export = self._instruments = None
         if self.meter is not None:
-            instruments_of(provider, self.meter).add(self)
+            self._instruments = instruments_of(provider, self.meter)
+            self._instruments.add(self)
 
     # -- the consumer -----------------------------------------------------------------------------
 
@@ -176,7 +180,7 @@ class Metrics:
         """Give the provider what the histograms have taken up; in the event loop, from time to time."""
         due, self._due = self._due, None
         if due is not None:
-            due.cancel()
+            due[1].cancel()
         if self.export is None:
             return
         try:
@@ -185,6 +189,13 @@ class Metrics:
             # Of the provider's; messages go on, and what is measured is still to be had by /metrics.
             self.export = None
             _log.exception("handler and send durations are not exported: the meter provider failed")
+
+    def close(self) -> None:
+        """The client is shut down: what it has counted goes on to count for its program."""
+        self.hand_over()
+        instruments, self._instruments = self._instruments, None
+        if instruments is not None:
+            instruments.retire(self)
 
     # -- what is measured -------------------------------------------------------------------------
 
@@ -220,9 +231,11 @@ class Metrics:
             raise
         finally:
             self.operations.add((KAFKA, SEND, topic, "", failed), self.monotonic() - began)
-            if self.export is not None and self._source is None and self._due is None:
+            if self.export is not None and self._source is None:
                 loop = asyncio.get_running_loop()
-                self._due = loop.call_later(HAND_OVER_S, self.hand_over)
+                # A loop that was closed meanwhile took its timer with it.
+                if self._due is None or self._due[0] is not loop:
+                    self._due = loop, loop.call_later(HAND_OVER_S, self.hand_over)
 
 
 _COUNTERS = frozenset(metric.name for metric in TABLE if metric.kind is Kind.COUNTER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
@@ -252,6 +253,14 @@ async def test_sends_need_no_subscription(place: Place, reader: Reader) -> None:
     await client.send(place.topic, "k", {"n": 5})
     await client.shutdown()
     assert reader.value(name) == 5  # at once
+    del client
+    place._clients.clear()
+    gc.collect()
+    other = place.client()
+    await other.send(place.topic, "k", {"n": 6})
+    assert (
+        reader.value("messaging.client.sent.messages") == 6
+    )  # of the program, so nothing is forgotten
 
 
 @on_memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ from opentelemetry.sdk.metrics.view import (
 )
 
 from prosody.observe import sdk_histograms
-from prosody.observe.metric_table import BOUNDS_S, PROCESS_DURATION
+from prosody.observe.metric_table import BOUNDS_S, OPERATION_DURATION, PROCESS_DURATION
 from prosody.observe.metrics import Metrics
 from prosody.runtime import SystemRuntime
 from tests.observe.everything import PROVIDER, collected_by
@@ -183,3 +184,23 @@ def test_another_implementation_gets_each_value(monkeypatch: pytest.MonkeyPatch)
         "error.type": "ValueError",
     }
     assert foreign.recorded == [(0.3, attributes)]
+
+
+def test_sends_of_several_loops_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = InMemoryMetricReader()
+    client = client_of(MeterProvider([reader], shutdown_on_exit=False), monkeypatch)
+
+    async def sent() -> Any:
+        return None
+
+    async def send(*, wait: bool) -> None:
+        await client.sending("orders", sent())
+        async with asyncio.timeout(30.0):
+            while wait and client._due is not None:  # noqa: ASYNC110  # nobody announces it
+                await asyncio.sleep(0.01)
+
+    asyncio.run(send(wait=False))  # its loop is closed before the time has come
+    monkeypatch.setattr("prosody.observe.metrics.HAND_OVER_S", 0.01)
+    asyncio.run(send(wait=True))
+    (point,) = collected_by(reader)[OPERATION_DURATION.name].data.data_points
+    assert point.count == 2
