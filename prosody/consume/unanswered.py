@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ class Unanswered:
     def __init__(self, answered: Callable[[Run], None]) -> None:
         """:param answered: told of a run that waits no longer."""
         self._answered = answered
+        self._listener = self._ended
         self.runs: set[Run] = set()
 
     def hold(self, run: Run) -> bool:
@@ -30,17 +30,22 @@ class Unanswered:
         if asked is None or asked.done() or run.duplicate.finished:
             return False
         self.runs.add(run)
-        asked.listener = partial(self._ended, run)
+        asked.about = run
+        asked.listener = self._listener
         return True
 
     def release(self, run: Run) -> bool:
         """Let go of ``run``, whose partition ends; whether it was held."""
-        held = run in self.runs
+        if run not in self.runs:
+            return False
         self.runs.discard(run)
-        return held
+        asked = run.duplicate.asked
+        # Else the two held on to each other, and to a look-up that nobody waits for any more.
+        asked.about = asked.listener = None
+        return True
 
-    def _ended(self, run: Run, _: Answer[bool]) -> None:
+    def _ended(self, asked: Answer[bool]) -> None:
+        run: Run = asked.about
         # Answered, failed or cancelled: what that means is looked at when the run has its turn.
-        if run in self.runs:
-            self.runs.discard(run)
-            self._answered(run)
+        self.runs.discard(run)
+        self._answered(run)

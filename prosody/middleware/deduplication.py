@@ -17,7 +17,6 @@ import asyncio
 import logging
 import weakref
 from collections import OrderedDict
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from prosody.model.message import Message
@@ -118,6 +117,7 @@ class Deduplication:
         self.recent = Recent(cache_size) if recent is None else recent
         self._entries: dict[bytes, weakref.ref[Entry]] = {}
         self._identities: dict[TopicPartition, MessageIdentities] = {}
+        self._listener = self._written
         self.hits = 0
         """Messages passed over."""
         self.unread = 0
@@ -245,19 +245,22 @@ class Deduplication:
             self._not_recorded(error)
             return
         if writing.done():
-            self._recorded(entry, writing)
+            self._recorded(writing)
         elif run.timer is not None:
             # Deferred before: its offset was done long ago.
-            writing.listener = partial(self._recorded, entry)
+            writing.about = entry
+            writing.listener = self._recorded
         else:
             run.unwritten = True
-            writing.listener = partial(self._written, run)
+            writing.about = run
+            writing.listener = self._listener
 
-    def _written(self, run: Run, writing: asyncio.Future[None]) -> None:
-        self._recorded(run.duplicate, writing)
+    def _written(self, writing: Answer[None]) -> None:
+        self._recorded(writing)
+        run: Run = writing.about
         run.partition.written(run)
 
-    def _recorded(self, _: Entry, writing: asyncio.Future[None]) -> None:
+    def _recorded(self, writing: Answer[None]) -> None:
         """The write has ended; until now the entry was kept for copies that came meanwhile."""
         if writing.cancelled():
             self._not_recorded(asyncio.CancelledError())

@@ -22,8 +22,11 @@ _cancel = asyncio.Future.cancel
 class Answer(asyncio.Future[T]):
     """Of a store. Made by :meth:`open`, or by whoever sets ``listener``, which is not set by itself."""
 
-    __slots__ = ("listener",)
+    __slots__ = ("about", "listener")
 
+    about: Any
+    """Whatever the listener wants to know it by, so that none has to be made for each answer; let go of
+    when the listener has been told."""
     listener: Callable[[Answer[T]], None] | None
     """Called once, within the call that ends this, in whichever way: it must not raise, and be short.
     There is one; whoever sets another knows that the earlier one is of no more use."""
@@ -62,3 +65,4 @@ class Answer(asyncio.Future[T]):
             self.get_loop().call_exception_handler(
                 {"message": f"internal fault in {listener!r}", "exception": error, "future": self}
             )
+        self.about = None  # it may hold on to this

@@ -61,6 +61,7 @@ class Asking:
             self.stage.end(self.stage.offsets[0])
             await settle()
         await self.partition.drain(8.0, 10.0)
+        assert not self.partition.unanswered.runs
 
 
 async def without_a_lane() -> None:
@@ -121,6 +122,7 @@ async def at_the_end() -> None:
     assert asyncio.get_running_loop().time() == 0.0
     await s.answer(1)
     assert s.stage.seen == [2]
+    assert not s.partition.unanswered.runs
     assert not s.partition.to_commit(), "neither of the two is done"
     assert s.around.scheduler.waiting == s.around.scheduler.in_use == 0
     assert not s.around.faults
@@ -162,15 +164,26 @@ def test_waiting_for_an_answer(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 MUTANTS = {
-    "nothing waits": ("        self.runs.add(run)\n", "        return False\n"),
-    "what was answered waits": ("asked is None or asked.done() or", "asked is None or"),
-    "nobody is told": ("            self._answered(run)\n", "            pass\n"),
-    "what was let go of comes back": ("        if run in self.runs:\n", "        if True:\n"),
-    "what is let go of was not held": ("        return held\n", "        return False\n"),
-    "what was let go of is kept": (
-        "        self.runs.discard(run)\n        return held\n", "        return held\n",
+    "nothing waits": (
+        "            return False\n        self.runs.add(run)\n",
+        "            return False\n        return False\n",
     ),
-}  # fmt: skip
+    "what was answered waits": ("asked is None or asked.done() or", "asked is None or"),
+    "nobody is told": ("        self._answered(run)\n", "        pass\n"),
+    "whoever was answered is kept": (
+        "        self.runs.discard(run)\n        self._answered",
+        "        self._answered",
+    ),
+    "what was let go of comes back": ("        asked.about = asked.listener = None\n", ""),
+    "what is let go of was not held": (
+        "listener = None\n        return True\n",
+        "listener = None\n        return False\n",
+    ),
+    "what was let go of is kept": (
+        "        self.runs.discard(run)\n        asked =",
+        "        asked =",
+    ),
+}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

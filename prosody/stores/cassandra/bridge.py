@@ -28,8 +28,16 @@ Done = Callable[[Rows | None, bytes | None, BaseException | None], None]
 """Told how a request ended, on the loop: its rows, where to continue, or the error."""
 
 
+def _told(*_: object) -> None:
+    """A request ends once."""
+
+
 class _Request:
-    """One request under way."""
+    """One request under way.
+
+    The driver's future holds on to this, and this to it: whoever ends it breaks the circle, or the garbage
+    collector would have to find it, with all operations of the request.
+    """
 
     __slots__ = ("_bridge", "_done", "_future")
 
@@ -40,12 +48,20 @@ class _Request:
 
     def succeeded(self, rows: Rows | None) -> None:
         """On the driver's thread."""
-        state = ResultSet(self._future, []).paging_state if self._future.has_more_pages else None
-        self._bridge.arrived(self._done, rows, state, None)
+        future, done = self._end()
+        state = ResultSet(future, []).paging_state if future.has_more_pages else None
+        self._bridge.arrived(done, rows, state, None)
 
     def failed(self, error: BaseException) -> None:
         """On the driver's thread."""
-        self._bridge.arrived(self._done, None, None, error)
+        _, done = self._end()
+        self._bridge.arrived(done, None, None, error)
+
+    def _end(self) -> tuple[Any, Done]:
+        future, done = self._future, self._done
+        self._future = None
+        self._done = _told
+        return future, done
 
 
 class Bridge:

@@ -29,7 +29,7 @@ GROUP_BYTES: Final = 4096
 """Cassandra warns of batches above 5 KiB."""
 MOST_IN_FLIGHT: Final = 128
 """Requests at once. A connection has 32,768 streams; without a free one the driver would block the loop."""
-FEW_IN_FLIGHT: Final = 4
+FEW_IN_FLIGHT: Final = 2
 """With so many of a queue under way, the next one waits until it is full or one of them returns."""
 SWEEP_S: Final = 1.0
 LOST_AFTER_S: Final = 5.0
@@ -239,7 +239,7 @@ class Groups:
         flight.landed = True
         self._flights.discard(flight)
         flight.queue.flights -= 1
-        ops = flight.ops
+        ops, flight.ops = flight.ops, []  # the driver may hold on to the flight for a while
         if error is None:
             self._breaker.succeeded()
             results = flight.queue.kind.results([op.value for op in ops], rows, paging_state)
