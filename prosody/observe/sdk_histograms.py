@@ -110,9 +110,10 @@ def works() -> bool:
 def _try_it() -> bool:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.resources import Resource
 
     reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
+    provider = MeterProvider([reader], Resource.get_empty(), shutdown_on_exit=False)
     try:
         meter = provider.get_meter("prosody")
         merged, recorded = (
