@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
 
+    from prosody.observe.buckets import Histogram as Own
     from prosody.observe.buckets import Series
     from prosody.observe.metric_table import Metric
     from prosody.observe.metrics import Metrics
@@ -79,7 +80,7 @@ class Instruments:
         merging = can_merge(self._histograms.values())
         for metric in _HISTOGRAMS:
             histogram = client.histograms[metric.name]
-            histogram.each = None if merging else self._recording(metric)
+            histogram.each = None if merging else self._recording(metric, histogram)
             for buckets in histogram.series.values():
                 buckets.taken()  # what came before this client had a provider
         client.export = self.hand_over if merging else None
@@ -88,6 +89,13 @@ class Instruments:
                 "the meter provider takes durations only one by one, which costs each message some "
                 "10 us: it is another one than the SDK of now, or a view wants other buckets"
             )
+
+    def drop(self, client: Metrics) -> None:
+        """Another provider has taken over ``client``."""
+        with _LOCK:
+            self._clients.discard(client)
+        for metric in _HISTOGRAMS:
+            client.histograms[metric.name].each = None
 
     def retire(self, client: Metrics) -> None:
         """``client`` was shut down."""
@@ -109,12 +117,17 @@ class Instruments:
                     attributes = self._attributes_of(metric, series)
                     merge(self._histograms[metric.name], attributes, values)
 
-    def _recording(self, metric: Metric) -> Callable[[Series, float], None]:
+    def _recording(self, metric: Metric, own: Own) -> Callable[[Series, float], None]:
         record = self._histograms[metric.name].record
         attributes_of = self._attributes_of
 
         def each(series: Series, value: float) -> None:
-            record(value, attributes_of(metric, series))
+            try:
+                record(value, attributes_of(metric, series))
+            except Exception:  # noqa: BLE001
+                # Of the provider's, and no reason for a message to fail, or to be told of each time.
+                own.each = None
+                _log.exception("%s is not exported: the meter provider failed", metric.name)
 
         return each
 

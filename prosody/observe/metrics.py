@@ -119,17 +119,19 @@ class Metrics:
     def _use(self, provider: MeterProvider) -> None:
         from prosody.observe.instruments import instruments_of
 
+        former, self._instruments = self._instruments, None
+        self.meter = self.export = None
+        if former is not None:
+            former.drop(self)
         # What the API itself provides until a program sets one comes to nothing.
         if type(provider).__module__.startswith("opentelemetry.metrics"):
-            self.meter = self.export = self._instruments = None
             return
         meter = provider.get_meter("prosody", importlib.metadata.version("prosody-asyncio"))
         # Not the provider is asked but what it makes: OTEL_SDK_DISABLED turns a real one off.
-        self.meter = None if type(meter) is NoOpMeter else meter
-        self.export = self._instruments = None
-        if self.meter is not None:
-            self._instruments = instruments_of(provider, self.meter)
+        if type(meter) is not NoOpMeter:
+            self._instruments = instruments_of(provider, meter)
             self._instruments.add(self)
+            self.meter = meter
 
     # -- the consumer -----------------------------------------------------------------------------
 

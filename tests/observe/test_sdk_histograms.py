@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.metrics import MeterProvider as ApiProvider
-from opentelemetry.metrics import NoOpMeter
+from opentelemetry.metrics import NoOpMeter, NoOpMeterProvider
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import (
@@ -157,6 +157,7 @@ class Foreign(ApiProvider):
 
     def __init__(self) -> None:
         self.recorded: list[tuple[float, Any]] = []
+        self.broken = False
 
     def get_meter(self, name: str, *_: Any, **__: Any) -> Any:
         provider = self
@@ -165,6 +166,8 @@ class Foreign(ApiProvider):
             def create_histogram(self, name: str, *_: Any, **__: Any) -> Any:
                 class Recording:
                     def record(self, value: float, attributes: Any) -> None:
+                        if provider.broken:
+                            raise ZeroDivisionError("a bug")
                         provider.recorded.append((value, attributes))
 
                 return Recording()
@@ -184,6 +187,40 @@ def test_another_implementation_gets_each_value(monkeypatch: pytest.MonkeyPatch)
         "error.type": "ValueError",
     }
     assert foreign.recorded == [(0.3, attributes)]
+    # Another provider takes over; nothing goes to the one before any more.
+    reader = InMemoryMetricReader()
+    monkeypatch.setattr(PROVIDER, MeterProvider([reader], shutdown_on_exit=False))
+    client.look()
+    client.handled.add(OTHER, 0.4)
+    client.hand_over()
+    assert len(foreign.recorded) == 1
+    assert [point.count for point in points(reader)] == [1]
+    monkeypatch.setattr(PROVIDER, NoOpMeterProvider())
+    client.look()
+    assert not client.on
+    client.handled.add(OTHER, 0.4)
+    client.hand_over()
+    assert [point.count for point in points(reader)] == [1]
+
+
+def test_a_provider_that_fails_harms_no_message(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = Foreign()
+    client = client_of(foreign, monkeypatch)
+    foreign.broken = True
+    for _ in range(3):
+        client.handled.add(SERIES, 0.3)
+    assert client.handled.counts() == {SERIES: 3}
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+        "messaging.process.duration is not exported: the meter provider failed"
+    ]
+    monkeypatch.setattr("prosody.observe.instruments.merge", lambda *_: 1 / 0)
+    client = client_of(MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False), monkeypatch)
+    assert client.export is not None
+    client.handled.add(SERIES, 0.3)
+    client.hand_over()
+    assert client.handled.counts() == {SERIES: 1}
 
 
 def test_sends_of_several_loops_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
