@@ -28,16 +28,27 @@ from prosody.errors import (
 from prosody.model.context import Context
 from prosody.model.handler import EventHandler
 from prosody.model.message import ExciseMessage, JSONValue, Message, Timer
+from prosody.model.snapshot import (
+    BusyKey,
+    DeferredKey,
+    OldestMessage,
+    PartitionSnapshot,
+    RunSnapshot,
+    Snapshot,
+    WaitingKey,
+)
 
 __all__ = [
     "AdminClient",
     "BrokerError",
+    "BusyKey",
     "ClientClosedError",
     "ConfigurationError",
     "ConfigurationTypeError",
     "ConsumerStateError",
     "Context",
     "ContextError",
+    "DeferredKey",
     "EventHandler",
     "EventHandlerError",
     "ExciseMessage",
@@ -45,18 +56,23 @@ __all__ = [
     "HandlerTypeError",
     "JSONValue",
     "Message",
+    "OldestMessage",
+    "PartitionSnapshot",
     "PayloadError",
     "PermanentError",
     "ProsodyClient",
     "ProsodyError",
     "RecordTooLargeError",
+    "RunSnapshot",
     "SendError",
     "SendTimeoutError",
+    "Snapshot",
     "StoreDownError",
     "StoreError",
     "Timer",
     "TopicsNotFoundError",
     "TransientError",
+    "WaitingKey",
     "permanent",
     "transient",
 ]

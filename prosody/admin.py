@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
 from prosody.broker.factory import make_broker
 from prosody.config import Config
 from prosody.config.kinds import Count, Duration, Kind, RefusedError, Text
-from prosody.errors import ConfigurationError, ForkError
+from prosody.errors import ConfigurationError, ForkError, TopicsNotFoundError
 from prosody.runtime import SystemRuntime
 
 if TYPE_CHECKING:
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from prosody.broker.protocol import Broker, BrokerAdmin
+
+
+TIMEOUT_S = 60.0
+"""Limit of the look-up of topics at ``subscribe``."""
+
+
+async def require_failure_topic(config: Config, broker: Broker) -> None:
+    """A missing failure topic would show only when the first message fails; say it now.
+
+    :raises TopicsNotFoundError: it is needed, and there is none.
+    """
+    topic = config.consumer.failure_topic
+    if config.mode != "low-latency" or topic is None or config.core.mock:
+        return
+    admin = broker.admin()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            existing = await admin.topics()
+    finally:
+        await admin.stop()
+    if topic not in existing:
+        raise TopicsNotFoundError([topic], " (failure_topic / PROSODY_FAILURE_TOPIC)")
 
 
 class AdminClient:

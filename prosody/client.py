@@ -8,20 +8,22 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Self
 
+from prosody.admin import require_failure_topic
 from prosody.broker.factory import make_broker
 from prosody.broker.memory import MemoryBroker
-from prosody.broker.protocol import ProducerSettings
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
-from prosody.consume.parts import metrics_of
+from prosody.consume.parts import metrics_of, producer_settings
+from prosody.consume.picture import nothing, picture
+from prosody.consume.why import why_key
 from prosody.errors import (
     ClientClosedError,
     ConfigurationError,
     ConsumerStateError,
     ForkError,
-    TopicsNotFoundError,
 )
 from prosody.model.handler import HandlerMethods
+from prosody.model.run import shorten
 from prosody.observe.tracing import Tracing
 from prosody.produce import Producer
 from prosody.runtime import SystemRuntime
@@ -31,16 +33,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from prosody.broker.protocol import Broker
+    from prosody.consume.inside import Inside
     from prosody.middleware.deduplication import Recent
     from prosody.model.message import JSONValue
+    from prosody.model.snapshot import Snapshot
     from prosody.runtime import Runtime
 
 _log = logging.getLogger("prosody.client")
 
 _CLOSED = "the client was shut down; make a new one"
-
-_ADMIN_TIMEOUT_S = 60.0
-"""Limit of the look-up of topics at ``subscribe``."""
 
 
 class ProsodyClient:
@@ -94,11 +95,7 @@ class ProsodyClient:
         self._metrics = metrics_of(config, runtime)
         self._producer = Producer(
             broker,
-            ProducerSettings(
-                client_id=self._client_id,
-                compression=config.extra.compression,
-                partitioner=config.extra.partitioner,
-            ),
+            producer_settings(config, self._client_id),
             source_system=config.core.source_system,
             send_timeout_s=config.producer.send_timeout,
             id_cache_size=(
@@ -160,7 +157,7 @@ class ProsodyClient:
                 raise ConsumerStateError("consumer is already subscribed: unsubscribe first")
             if self._config.consumer_problems:
                 raise ConfigurationError(self._config.consumer_problems)
-            await self._check_failure_topic()
+            await require_failure_topic(self._config, self._broker)
             await self._tracing.begin()
             consumer = Consumer(
                 self._config,
@@ -172,6 +169,7 @@ class ProsodyClient:
                 self._client_id,
                 self._recent,
                 self._tracing,
+                self._state,
                 self._metrics,
             )
             await consumer.start()
@@ -226,6 +224,19 @@ class ProsodyClient:
         self._check_process()
         return self._consumer is not None and self._consumer.is_stalled
 
+    async def snapshot(self) -> Snapshot:
+        """What goes on now, from memory; little more than ``state`` when not subscribed."""
+        self._check_process()
+        inside = self._inside
+        return nothing(self._runtime, self._state()) if inside is None else picture(inside)
+
+    async def why(self, topic: str, key: str) -> str:
+        """Why nothing more of a key is done now: one sentence, from memory."""
+        self._check_process()
+        if (inside := self._inside) is None:
+            return f"key {shorten(key)}: this client is not subscribed ({self._state()})"
+        return why_key(inside, key, topic)
+
     @property
     def source_system(self) -> str:
         """What this client writes into the ``source-system`` header of its messages."""
@@ -264,19 +275,9 @@ class ProsodyClient:
             if consumer.stopped:
                 self._consumer = None
 
-    async def _check_failure_topic(self) -> None:
-        """A missing failure topic would show only when the first message fails; say it now."""
-        topic = self._config.consumer.failure_topic
-        if self._config.mode != "low-latency" or topic is None or self._config.core.mock:
-            return
-        admin = self._broker.admin()
-        try:
-            async with asyncio.timeout(_ADMIN_TIMEOUT_S):
-                existing = await admin.topics()
-        finally:
-            await admin.stop()
-        if topic not in existing:
-            raise TopicsNotFoundError([topic], " (failure_topic / PROSODY_FAILURE_TOPIC)")
+    @property
+    def _inside(self) -> Inside | None:
+        return None if self._consumer is None else self._consumer.inside
 
     def _state(self) -> str:
         if self._closed:

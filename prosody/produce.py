@@ -18,6 +18,7 @@ from prosody.errors import (
     SendError,
     SendTimeoutError,
 )
+from prosody.model.fields import cut
 from prosody.model.run import shorten
 from prosody.observe import spans
 from prosody.observe.tracing import Tracing, trace_headers
@@ -87,6 +88,7 @@ class Producer:
                 topic,
                 shorten(key),
                 shorten(payload["id"]),
+                extra={"topic": topic, "key": cut(key)},
             )
             return
         tracer = self._tracing.tracer()

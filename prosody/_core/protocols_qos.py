@@ -98,6 +98,14 @@ class VirtualTimeHeap(Protocol):
         """Seconds charged to ``key``, decayed to ``now``; 0.0 for a key not remembered."""
         ...
 
+    def virtual_times(self, now: float) -> dict[Hashable, float]:
+        """The ``virtual_time`` of each key that is remembered; for those who look, O(keys)."""
+        ...
+
+    def waiting_since(self) -> dict[Hashable, float]:
+        """The keys with an entry that waits, and when it was pushed; O(keys)."""
+        ...
+
     def class_time(self, work_class: int, now: float) -> float:
         """Seconds charged to a class, decayed to ``now``, estimates of dispatched entries included."""
         ...

@@ -227,6 +227,22 @@ cdef class VirtualTimeHeap:
         found = self._keys.get(key)
         return 0.0 if found is None else (<KeyState>found).debt * self._decay(time)
 
+    def virtual_times(self, now):
+        """The ``virtual_time`` of each key that is remembered."""
+        cdef double decay = self._decay(self._clamped(_seconds("virtual_times: now", now)))
+        times = {}
+        for key, found in self._keys.items():
+            times[key] = (<KeyState>found).debt * decay
+        return times
+
+    def waiting_since(self):
+        """The keys with an entry that waits, and when it was pushed."""
+        times = {}
+        for key, found in self._keys.items():
+            if (<KeyState>found).status == WAITING:
+                times[key] = (<KeyState>found).since
+        return times
+
     def class_time(self, work_class, now):
         """Seconds charged to a class, decayed to ``now``, estimates of dispatched entries included.
 

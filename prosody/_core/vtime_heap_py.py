@@ -30,10 +30,8 @@ class VirtualTimeHeap:
     Virtual times are kept as *debts*: as they would be at the landmark, ``v * exp(lambda * (t - L))``.
     So they change only when a run is charged, and their order never; every one of them is
     multiplied down and the landmark moved to now before a debt can overflow.
-
-    Besides what the methods name, a key that cannot be hashed and a number that is neither float nor
-    int are refused with a TypeError. State is made in ``__new__``, so that there is no half-made
-    heap to be had.
+    A key that cannot be hashed and a number that is neither float nor int are refused with a TypeError.
+    State is made in ``__new__``, so that there is no half-made heap to be had.
     """
 
     __slots__ = ("__weakref__", "_classes", "_half_life", "_idle", "_keys", "_landmark", "_latest")
@@ -199,6 +197,15 @@ class VirtualTimeHeap:
         now = max(seconds("virtual_time: now", now), self._latest)
         state = self._keys.get(key)
         return 0.0 if state is None else state.debt * self._decay(now)
+
+    def virtual_times(self, now: float) -> dict[Hashable, float]:
+        """The ``virtual_time`` of each key that is remembered."""
+        decay = self._decay(max(seconds("virtual_times: now", now), self._latest))
+        return {key: state.debt * decay for key, state in self._keys.items()}
+
+    def waiting_since(self) -> dict[Hashable, float]:
+        """The keys with an entry that waits, and when it was pushed."""
+        return {k: state.since for k, state in self._keys.items() if state.status == WAITING}
 
     def class_time(self, work_class: int, now: float) -> float:
         """Seconds charged to a class, decayed to ``now``, estimates of dispatched entries included.

@@ -126,6 +126,11 @@ class BrokerConsumer(Protocol):
         """The offset the next record of each partition will get."""
         ...
 
+    def known_end(self, partition: TopicPartition) -> int | None:
+        """The offset the next record of a held partition will get, as the last fetch of it has seen; None
+        while nothing is known of it. Cheap, no I/O."""
+        ...
+
     async def partition_count(self, topic: str) -> int:
         """How many partitions a topic has, as far as is known; asks only when nothing is.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prosody.consume.committer import where_to_run_again
 from prosody.consume.partition import Partition
 from prosody.errors import BrokerError
+from prosody.model.fields import fields_of, fields_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +80,11 @@ class Assignment:
             return  # gained on the way out: never started, so the next owner finds nothing amiss
         for tp, start in sorted(starts.items()):
             if tp in self._held:
-                _log.warning("assigned again without a revoke, kept: %s", self._held[tp].name)
+                _log.warning(
+                    "assigned again without a revoke, kept: %s",
+                    self._held[tp].name,
+                    extra=fields_of(tp),
+                )
                 continue
             partition = self._start(tp, start)
             self._shared.counts.assigned += 1
@@ -88,6 +93,7 @@ class Assignment:
                 partition.name,
                 partition.epoch,
                 partition.progress.offset,
+                extra=fields_of(tp, partition.progress.offset),
             )
         self._shared.want_records()
 
@@ -95,7 +101,12 @@ class Assignment:
         given_up = [self._held[tp] for tp in sorted(partitions) if tp in self._held]
         for partition in given_up:
             self._shared.counts.revoked += 1
-            _log.info("revoked %s (epoch %d), draining", partition.name, partition.epoch)
+            _log.info(
+                "revoked %s (epoch %d), draining",
+                partition.name,
+                partition.epoch,
+                extra=fields_of(partition.topic_partition),
+            )
         try:
             await self._give_up(given_up, None)
         except asyncio.CancelledError:
@@ -103,7 +114,11 @@ class Assignment:
             raise
         except Exception:  # noqa: BLE001
             # A fault of ours. The group must get its partitions all the same.
-            _log.critical("internal fault in a revoke; please report this", exc_info=True)
+            _log.critical(
+                "internal fault in a revoke; please report this",
+                exc_info=True,
+                extra=fields_of_all(partitions),
+            )
             self._abandon(given_up)
 
     def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
@@ -111,7 +126,9 @@ class Assignment:
             partition = self._held.get(tp)
             if partition is not None:
                 self._shared.counts.lost += 1
-                _log.warning("lost %s (epoch %d)", partition.name, partition.epoch)
+                _log.warning(
+                    "lost %s (epoch %d)", partition.name, partition.epoch, extra=fields_of(tp)
+                )
                 self._forget(partition)
                 partition.lose()
 
@@ -133,6 +150,7 @@ class Assignment:
             "internal fault, restarting %s from its last finished offset; please report this",
             partition.name,
             exc_info=error,
+            extra=fields_of(partition.topic_partition),
         )
         if self._closing:
             return
@@ -153,7 +171,12 @@ class Assignment:
             self._consumer.seek(tp, start.offset)
         except BrokerError as error:
             # The broker has taken it away already, and is about to say so.
-            _log.warning("not restarted, %s is no longer assigned: %s", partition.name, error)
+            _log.warning(
+                "not restarted, %s is no longer assigned: %s",
+                partition.name,
+                error,
+                extra=fields_of(tp),
+            )
             return
         fresh = self._start(tp, start)
         self._shared.counts.restarts += 1
@@ -200,6 +223,7 @@ class Assignment:
                 "revoke cut short, given up without a last commit; what has finished since the one "
                 "before, and what still runs, will run again: %s",
                 where_to_run_again(again),
+                extra=fields_of_all(p.topic_partition for p in again),
             )
         for partition in left:
             self._forget(partition)

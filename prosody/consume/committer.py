@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prosody.broker.protocol import OffsetAndMetadata
 from prosody.consume.progress import METADATA_MAX
 from prosody.errors import BrokerError, CommitMetadataTooLargeError
+from prosody.model.fields import fields_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,6 +91,7 @@ class Committer:
                 "last commit %s; what has finished since the one before will run again: %s",
                 reason,
                 where_to_run_again(failed),
+                extra=fields_of_all(p.topic_partition for p in failed),
             )
 
     async def _commit(self, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
@@ -133,11 +135,11 @@ class Committer:
                 if any(texts):
                     self._shrink_metadata(max(map(len, texts)))
                     continue
-                self._note_failure(error)
+                self._note_failure(error, sent)
                 return sent, error
             except BrokerError as error:
                 # Nothing is lost by going on: the caller tries again, or says what runs twice.
-                self._note_failure(error)
+                self._note_failure(error, sent)
                 return sent, error
             for partition, now in zip(sent, reached, strict=True):
                 partition.progress.committed = now
@@ -167,10 +169,15 @@ class Committer:
             if get(p.topic_partition) is p and p.progress.to_commit() is not None
         )
 
-    def _note_failure(self, error: BrokerError) -> None:
+    def _note_failure(self, error: BrokerError, sent: Iterable[Partition]) -> None:
         if not self._failing:
             self._failing = True
-            _log.warning("commit failed%s: %s", "" if error.retriable else " for good", error)
+            _log.warning(
+                "commit failed%s: %s",
+                "" if error.retriable else " for good",
+                error,
+                extra=fields_of_all(p.topic_partition for p in sent),
+            )
 
     def _shrink_metadata(self, refused: int) -> None:
         """Halve the limit until it is below the length that the broker has refused."""

@@ -57,6 +57,7 @@ class Consumer:
         client_id: str,
         recent: Recent | None = None,
         tracing: Tracing | None = None,
+        state: Callable[[], str] = lambda: "running",
         metrics: Metrics | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
@@ -64,6 +65,7 @@ class Consumer:
         :param stores: not started yet; None when nothing can be kept.
         :param recent: the message ids that an earlier subscription of this client remembered.
         :param tracing: where spans go; None makes none.
+        :param state: what the client calls its state, for those who look.
         :param metrics: those of the client; None makes some of its own.
         """
         group_id = config.core.group_id
@@ -107,6 +109,7 @@ class Consumer:
             self._stack.scheduler,
             steps,
             storms,
+            self._stack.timeout.lanes,
             options.stall_threshold,
             runtime,
         )
@@ -131,6 +134,7 @@ class Consumer:
             self._broker_consumer,
             self._stack,
             stores,
+            state,
             self.not_ready,
             self.stalled,
         )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from prosody.model.run import Run
     from prosody.runtime import Runtime
 
-_ERROR_MAX: Final = 200
-"""Characters of an error that are shown."""
+TEXT_MAX: Final = 200
+"""Characters of a key or of an error that are shown."""
 
 
 def doing(run: Run, scheduler: Scheduler, runtime: Runtime) -> str:
@@ -70,5 +70,9 @@ def iso_of(runtime: Runtime, at: float) -> str:
 
 def shown(error: BaseException) -> str:
     """An error as a part of a sentence."""
-    text = error_text(error)
-    return text if len(text) <= _ERROR_MAX else f"{text[:_ERROR_MAX]}..."
+    return short(error_text(error))
+
+
+def short(text: str) -> str:
+    """A text that others made, cut when long."""
+    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}..."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prosody.deferral.deferrals import Deferrals
 from prosody.deferral.timer_calls import TimerCalls
 from prosody.errors import BrokerError, StoreError
 from prosody.model.backoff import backoff_s
+from prosody.model.fields import fields_of
 from prosody.model.message import Timer
 from prosody.model.run import Run
 from prosody.model.times import utc_from_seconds
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from prosody.runtime import Runtime
     from prosody.stores.protocol import DeferStore, TimerStore, Trace
     from prosody.timers.due import DueTimer
+    from prosody.timers.partition_timers import Change
 
 _log = logging.getLogger("prosody.durable")
 
@@ -53,6 +55,8 @@ class Durables:
     """The W3C headers of the present span, kept with a timer."""
     runtime: Runtime
     storms: Storms
+    told: set[Change] = field(default_factory=set)
+    """Changes of topics' numbers of partitions that were told, once for all partitions."""
 
     def of(self, partition: Partition) -> Durable:
         """The durable side of a partition; nothing happens before its ``start``."""
@@ -82,6 +86,7 @@ class Durable:
             limit=durables.timers_max,
             kinds=kinds,
             storms=durables.storms,
+            told=durables.told,
         )
         self.deferrals = None
         if durables.deferring is not None:
@@ -96,7 +101,8 @@ class Durable:
         self.calls = TimerCalls(self.timers, self.deferrals, durables.runtime, durables.trace)
         self._opening: asyncio.Task[None] | None = None
         self._problem: str | None = None
-        self._storm = durables.storms.of(_log)
+        self._storm = durables.storms.common(_log)
+        self._about = fields_of(partition.topic_partition)
 
     @property
     def problem(self) -> str | None:
@@ -130,7 +136,11 @@ class Durable:
                 await self.timers.settled()
         except TimeoutError:
             # The store has a deadline of its own; another owner may read before it.
-            _log.warning("%s is given up while store operations go on", self._partition.name)
+            _log.warning(
+                "%s is given up while store operations go on",
+                self._partition.name,
+                extra=self._about,
+            )
 
     def _fire(self, timer: DueTimer) -> None:
         """Queue a timer that is due behind what its key has to do."""
@@ -162,7 +172,7 @@ class Durable:
                 await self._durables.runtime.sleep(delay_s)
             if self._problem is not None:
                 self._problem = None
-                _log.info("%s: its store works again", self._partition.name)
+                self._works_again()
             self.timers.start()
             self._partition.open()
         except Exception as error:  # noqa: BLE001
@@ -179,9 +189,14 @@ class Durable:
             return error
         return None
 
+    def _works_again(self) -> None:
+        more = self._storm.allows(logging.INFO, self._about)
+        if more is not None:
+            _log.info("%s: its store works again%s", self._partition.name, more, extra=self._about)
+
     def _tell(self, error: Exception) -> None:
         what = "waits for its store" if self._deferring else "has no timers at present"
         self._problem = f"{what}: {error}"
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, self._about)
         if more is not None:
-            _log.warning("%s %s%s", self._partition.name, self._problem, more)
+            _log.warning("%s %s%s", self._partition.name, self._problem, more, extra=self._about)

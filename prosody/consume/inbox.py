@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from prosody.consume.decode import UndecodableError, decode_excise, decode_key, decode_message
+from prosody.model.fields import fields_of
 from prosody.model.run import Run
 
 if TYPE_CHECKING:
@@ -146,13 +147,15 @@ class Inbox:
             event = decode_excise(record, key, self._shared.runtime)
             self._partition.push(Run(self._partition, record, key, event), now)
             return True
-        more = self._shared.skipped.allows(logging.INFO)
+        about = fields_of(self._partition.topic_partition, record.offset, key)
+        more = self._shared.skipped.allows(logging.INFO, about)
         if more is not None:
             _log.info(
                 "record without a value skipped, the handler has no on_excise: %s offset %d%s",
                 self._partition.name,
                 record.offset,
                 more,
+                extra=about,
             )
         self._tracker.complete(record.offset)
         return False
@@ -160,7 +163,8 @@ class Inbox:
     def _admit_undecodable(self, record: Record, error: UndecodableError, now: float) -> bool:
         """Queue a record for the dead letters, or be done with it; whether it took a place."""
         self._counts.undecodable += 1
-        more = self._shared.undecodable.allows(logging.ERROR)
+        about = fields_of(self._partition.topic_partition, record.offset)
+        more = self._shared.undecodable.allows(logging.ERROR, about)
         if more is not None:
             _log.error(
                 "record cannot be decoded: %s offset %d: %s%s",
@@ -168,6 +172,7 @@ class Inbox:
                 record.offset,
                 error,
                 more,
+                extra=about,
             )
         if self._shared.stack.takes_undecodable:
             # The raw key keeps its place among the other records of that key.

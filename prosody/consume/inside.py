@@ -25,6 +25,8 @@ class Inside:
     broker: BrokerConsumer
     stack: Stack
     stores: Stores | None
+    state: Callable[[], str]
+    """What ``consumer_state()`` says."""
     not_ready: Callable[[], str | None]
     """Why the consumer handles no messages at present."""
     stalled: Callable[[], list[str]]

@@ -140,9 +140,10 @@ class Metering:
         runtime, progress = self._inside.runtime, partition.progress
         committed = progress.committed
         if committed is not None:
-            end = self._ends.get(partition.topic_partition, 0)
-            lag = max(end, progress.last_received + 1) - committed.offset
-            yield table.LAG, max(lag, 0)
+            place = partition.topic_partition
+            fetched = self._inside.broker.known_end(place) or 0
+            end = max(self._ends.get(place, 0), fetched, progress.known_end)
+            yield table.LAG, max(end - committed.offset, 0)
         yield table.UNCOMMITTED, partition.tracker.outstanding
         yield table.IN_FLIGHT, len(partition.runs) - partition.waiting
         yield table.WAITING, partition.waiting

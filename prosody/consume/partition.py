@@ -11,6 +11,7 @@ from prosody.consume.inbox import Inbox
 from prosody.consume.progress import Progress
 from prosody.consume.unanswered import Unanswered
 from prosody.consume.unwritten import Unwritten
+from prosody.model.fields import fields, fields_of
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from prosody.model.run import Run
 
 _log = logging.getLogger("prosody.partition")
-
+_NO_END = "%s waits for handlers that do not end: %d"
+_LEFT_BEHIND = "handler did not stop within the shutdown timeout, left behind: %s"
 
 ADMIT_SHARE = 4
 """Room for one in so many of ``max_uncommitted`` is used at once, less may wait for the next record to
@@ -55,7 +57,7 @@ class Partition:
         self.number = number
         self.loop = shared.loop
         self.queue = KeyQueue()
-        self.progress = Progress(self.name, start)
+        self.progress = Progress(self.name, start, fields_of(topic_partition))
         self.tracker = self.progress.tracker
         self.runs: set[Run] = set()
         """The first of each key, not yet finished; many of them wait for a permit."""
@@ -228,7 +230,7 @@ class Partition:
         A handler that does not end is told in the log, and by ``is_stalled``.
         """
         while not (self.lost or await self._until_idle(60.0) or self.lost):
-            _log.error("%s waits for handlers that do not end: %d", self.name, len(self.runs))
+            _log.error(_NO_END, self.name, len(self.runs), extra=fields_of(self.topic_partition))
 
     async def _drain(self, cancel_after_s: float, abandon_after_s: float) -> None:
         self._stop_admission()
@@ -236,10 +238,7 @@ class Partition:
             self._cancel_runs()
             if not await self._until_idle(abandon_after_s - cancel_after_s) and not self.lost:
                 for run in self.runs:
-                    _log.error(
-                        "handler did not stop within the shutdown timeout, left behind: %s",
-                        run.where(),
-                    )
+                    _log.error(_LEFT_BEHIND, run.where(), extra=fields(run))
         self.unwritten.give_up()
         self._close()
         if self.durable is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prosody.broker.protocol import ConsumerSettings
+from prosody.broker.protocol import ConsumerSettings, ProducerSettings
 from prosody.consume.assignment import COMMIT_TIMEOUT_S
 from prosody.consume.durable import SETTLE_S
 from prosody.middleware.dead_letter import DeadLetterWriter
@@ -33,6 +33,15 @@ def consumer_settings(config: Config, client_id: str) -> ConsumerSettings:
         fetch_bytes=config.extra.fetch_bytes,
         assignor=config.extra.assignor,
         metadata_max_age_s=config.extra.metadata_max_age,
+    )
+
+
+def producer_settings(config: Config, client_id: str) -> ProducerSettings:
+    """What the broker's side of a producer needs to know."""
+    return ProducerSettings(
+        client_id=client_id,
+        compression=config.extra.compression,
+        partitioner=config.extra.partitioner,
     )
 
 

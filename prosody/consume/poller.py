@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from prosody.errors import BrokerError
+from prosody.model.fields import fields_of_all
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ class Poller:
                 _log.warning("polling fails, trying on: %s", error)
         elif (text := str(error)) != self._refusal:
             self._refusal = text
-            _log.error("polling is refused, trying on: %s", text)
+            # Most often a partition that cannot be read: the others go on.
+            unreadable = self._consumer.unreadable.items()
+            about = fields_of_all(tp for tp, why in unreadable if why == text)
+            _log.error("polling is refused, trying on: %s", text, extra=about)
 
     def _note_success(self) -> None:
         # A partition that cannot be read fails one poll; the broker client tells when it can.

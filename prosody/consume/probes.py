@@ -44,7 +44,7 @@ class Probes:
         self._routes: dict[str, Route] = {"/readyz": readyz(subject), "/livez": livez(subject)}
         self._routes["/metrics"] = lambda request: scrape(metrics, request)
         if config.extra.debug_endpoint:
-            self._routes["/debug/state"] = lambda _: document(picture(inside))
+            self._routes["/debug/state"] = lambda _: document(picture(inside).as_dict())
             self._routes["/debug/why"] = lambda request: why(inside, request)
         self._server: HttpServer | None = None
 

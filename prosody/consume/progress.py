@@ -11,6 +11,7 @@ from prosody.consume.remembered import encode_runs, remembered
 
 if TYPE_CHECKING:
     from prosody.consume.remembered import Remembered
+    from prosody.model.fields import Fields
 
 METADATA_MAX = 4096
 """Characters of metadata that a commit may carry: what a broker takes unless configured otherwise."""
@@ -34,11 +35,11 @@ class Progress:
     each text that goes out, so it is not forgotten when the partition moves on before it came.
     """
 
-    def __init__(self, name: str, start: Start) -> None:
-        """``name`` is the partition's, for logs."""
+    def __init__(self, name: str, start: Start, about: Fields | None = None) -> None:
+        """``name`` and ``about`` are the partition's, for logs."""
         self.tracker = OffsetTracker()
         self._start = start
-        self._remembered: Remembered | None = remembered(name, start)
+        self._remembered: Remembered | None = remembered(name, start, about)
         self._recalled = 0
         """Offsets of the tracker that are finished ahead because they were remembered."""
         used = self._remembered is not None or not start.metadata
@@ -59,6 +60,11 @@ class Progress:
     def awaited(self) -> range:
         """The offsets that were in the log at the start, and have not been admitted yet."""
         return range(self.last_received + 1, self._start.end)
+
+    @property
+    def known_end(self) -> int:
+        """The log ended here or later when it was last seen: at the start, or by what was received."""
+        return max(self._start.end, self.last_received + 1)
 
     @property
     def recalls(self) -> bool:
@@ -126,5 +132,4 @@ class Progress:
 
     def begin_again(self) -> Start:
         """A start for another assignment of this very log, that runs nothing twice."""
-        end = max(self._start.end, self.last_received + 1)
-        return Start(self.offset, self.text(MAX_TEXT), end)
+        return Start(self.offset, self.text(MAX_TEXT), self.known_end)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from prosody.broker.protocol import Start
+    from prosody.model.fields import Fields
 
 _log = logging.getLogger("prosody.partition")
 
@@ -66,23 +67,27 @@ class Remembered:
         return FRAME - (-bits // 6) if bits else 0
 
 
-def remembered(name: str, start: Start) -> Remembered | None:
+def remembered(name: str, start: Start, about: Fields | None = None) -> Remembered | None:
     """What the note at ``start`` says is finished; None when there is none that can be used.
 
     It counts only at exactly the offset that it was committed with, and only if all that it names
     is in the log: else the log is another one than it was written for.
+
+    :param about: what log lines are about.
     """
     text = start.metadata
     if not text:
         return None
     if text[0] != VERSION:
-        _log.debug("%s: the committed metadata is not this library's: %.40r", name, text)
+        _log.debug(
+            "%s: the committed metadata is not this library's: %.40r", name, text, extra=about
+        )
         return None
     try:
         runs = decode_finished(text, start.offset)
     except ValueError as error:
         # Dropped, what it named runs once more: that is less harm than skipping what never ran.
-        _log.warning("%s: %s", name, error)
+        _log.warning("%s: %s", name, error, extra=about)
         return None
     found = Remembered(start.offset, runs)
     if found.end > start.end:
@@ -92,6 +97,7 @@ def remembered(name: str, start: Start) -> Remembered | None:
             name,
             found.end - 1,
             start.end,
+            extra=about,
         )
         return None
     return found

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from prosody.model.fields import fields
 from prosody.model.message import ExciseMessage, Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
 
+    from prosody.model.fields import Fields
     from prosody.model.handler import HandlerMethods
     from prosody.model.run import Run
     from prosody.runtime import Runtime
@@ -65,8 +67,8 @@ class Steps:
         self._longest_s = 0.0
         self._told_at = float("-inf")
         self._left_out = 0
-        self._worst = (0.0, 0.0, "")
-        """Of what was left out the longest: how long, when, and the text."""
+        self._worst: tuple[float, float, str, Fields] = (0.0, 0.0, "", {})
+        """Of what was left out the longest: how long, when, the text, and what it is about."""
 
     def expect(self, due: float) -> None:
         """The watch sleeps now, and wants its turn at ``due``."""
@@ -92,6 +94,7 @@ class Steps:
                 took_s,
                 f"handler {handler_name(self._methods, run)} blocked the event loop for "
                 f"{took_s:.1f} s: {run.where()}",
+                fields(run),
             )
 
     def arrived(self, now: float) -> None:
@@ -116,26 +119,27 @@ class Steps:
             )
         if self._left_out and now - self._told_at >= _QUIET_S:
             # Nothing has happened since to tell it with.
-            _, ended, text = self._worst
+            _, ended, text, about = self._worst
             self._left_out -= 1
-            self._write(now, f"{now - ended:.0f} s ago {text}")
+            self._write(now, f"{now - ended:.0f} s ago {text}", about)
 
-    def _tell(self, now: float, took_s: float, text: str) -> None:
+    def _tell(self, now: float, took_s: float, text: str, about: Fields | None = None) -> None:
         if now - self._told_at >= _QUIET_S:
-            self._write(now, text)
+            self._write(now, text, about)
             return
         self._left_out += 1
-        self._worst = max(self._worst, (took_s, now, text))
+        if (took_s, now) >= self._worst[:2]:
+            self._worst = (took_s, now, text, about or {})
 
-    def _write(self, now: float, text: str) -> None:
+    def _write(self, now: float, text: str, about: Fields | None) -> None:
         more = ""
         if self._left_out:
             since_s = now - self._told_at
             more = f" ({self._left_out} more like this in the last {since_s:.0f} s)"
-        _log.warning("%s. %s%s", text, self._advice, more)
+        _log.warning("%s. %s%s", text, self._advice, more, extra=about)
         self._told_at = now
         self._left_out = 0
-        self._worst = (0.0, 0.0, "")
+        self._worst = (0.0, 0.0, "", {})
 
 
 class Measured(Coroutine[Any, Any, None]):

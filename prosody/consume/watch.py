@@ -1,25 +1,28 @@
 """Looks after a subscription from time to time, and tells once what is wrong, and once that it is over.
 
-Three things: partitions that stand still, a connection that is lost, an event loop that is held up.
+Partitions and timers that stand still, a connection that is lost, an event loop that is held up.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prosody.consume.doing import doing
+from prosody.consume.doing import doing, iso_of
 from prosody.consume.inside import run_of
+from prosody.consume.partition import Partition
+from prosody.model.fields import fields, fields_of
+from prosody.model.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prosody.broker.protocol import BrokerConsumer
     from prosody.consume.assignment import Assignment
-    from prosody.consume.partition import Partition
     from prosody.consume.poller import Poller
     from prosody.consume.steps import Steps
     from prosody.middleware.scheduler import Scheduler
+    from prosody.middleware.timeout import Lane
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
 
@@ -47,6 +50,7 @@ class Watch:
         scheduler: Scheduler,
         steps: Steps,
         storms: Storms,
+        lanes: Callable[[], Iterable[Lane]],
         stall_threshold_s: float,
         runtime: Runtime,
     ) -> None:
@@ -56,9 +60,10 @@ class Watch:
         self._scheduler = scheduler
         self._steps = steps
         self._storms = storms
+        self._lanes = lanes
         self._threshold_s = stall_threshold_s
         self._runtime = runtime
-        self._told: dict[Partition | Poller, tuple[float, str]] = {}
+        self._told: dict[Partition | Poller | Run, tuple[float, str]] = {}
         """What was told to be stalled: when, and its name."""
         self.each_look: Callable[[], None] = _nothing
         """Called at each look; what is to be done now and then."""
@@ -107,26 +112,45 @@ class Watch:
         for what, (name, text) in stalls.items():
             if what not in self._told:
                 self._told[what] = (now, name)
-                _log.error("stalled: %s (stall_threshold is %.3g s)", text, self._threshold_s)
+                _log.error(
+                    "stalled: %s (stall_threshold is %.3g s)",
+                    text,
+                    self._threshold_s,
+                    extra=_about(what),
+                )
         held = {self._poller, *self._assignment.partitions()}
         for what in [what for what in self._told if what not in stalls]:
             told_at, name = self._told.pop(what)
             # Of one that was given up, the revoke or the loss has told what became of it.
-            if what in held:
+            if getattr(what, "partition", what) in held:
                 _log.info(
-                    "%s moves again, %.0f s after it was told to be stalled", name, now - told_at
+                    "%s moves again, %.0f s after it was told to be stalled",
+                    name,
+                    now - told_at,
+                    extra=_about(what),
                 )
 
-    def _stalls(self, now: float) -> Iterator[tuple[Partition | Poller, str, str]]:
+    def _stalls(self, now: float) -> Iterator[tuple[Partition | Poller | Run, str, str]]:
         """What stands still, its name, and a text about it."""
         # A poll that fails for lack of a connection is not at fault: that is for readiness to tell,
         # and to start the process again would not help.
         idle_s = now - max(self._poller.last_poll, self._lost_last)
         if idle_s >= self._threshold_s:
             yield self._poller, "the poll loop", f"no poll has succeeded for {idle_s:.0f} s"
-        for partition in self._assignment.partitions():
+        held = self._assignment.partitions()
+        for partition in held:
             if partition.is_stalled(now, self._threshold_s):
                 yield partition, partition.name, self._oldest(partition, now)
+        # What a timer runs holds no offset back. Its attempt counts, and no wait: it ends by itself, and a
+        # timer whose store is away is not to have the process started again.
+        for lane in self._lanes():
+            run = lane.run
+            if run is None or run.timer is None or not run.handling or run.partition not in held:
+                continue
+            if now - run.began >= self._threshold_s:
+                since = iso_of(self._runtime, run.began)
+                what = doing(run, self._scheduler, self._runtime)
+                yield run, run.where(), f"{run.where()} is unfinished since {since}: {what}"
 
     def _oldest(self, partition: Partition, now: float) -> str:
         """The oldest unfinished record of a stalled partition, how old it is, and what it waits for."""
@@ -134,8 +158,25 @@ class Watch:
         assert oldest is not None, "a partition without unfinished records is not stalled"
         offset, since = oldest
         age = f"is unfinished for {now - since:.0f} s"
-        # Always the first of its key, as what lies before it there is older.
+        # The first message of its key, as those before it there are older.
         run = run_of(partition, offset)
         if run is not None:
             return f"{run.where()} {age}: {doing(run, self._scheduler, self._runtime)}"
-        return f"{partition.name} offset {offset} {age}: its partition starts nothing more"
+        if partition.running:
+            why = "it waits behind a timer or a deferred message of its key"
+        else:
+            why = "its partition starts nothing more"
+        return f"{partition.name} offset {offset} {age}: {why}"
+
+
+def _about(what: Partition | Poller | Run) -> dict[str, Any]:
+    """What a line about a stall is about: the run, or the partition with its oldest message."""
+    if isinstance(what, Run):
+        return fields(what)
+    if not isinstance(what, Partition):
+        return {}
+    oldest = what.tracker.oldest()
+    if oldest is None:
+        return fields_of(what.topic_partition)
+    run = run_of(what, oldest[0])
+    return fields_of(what.topic_partition, oldest[0]) if run is None else fields(run)

@@ -56,9 +56,11 @@ def why_key(inside: Inside, key: str, topic: str | None = None) -> str:
             return (
                 f"{which}: nothing is known of it, but {partition.name} takes nothing in: {reason}"
             )
+    lost = inside.broker.problem
     return (
         f"{which}: nothing is known of it in the {len(held)} partitions held here: everything of it is "
         "done, or has not come, or its partition is another member's"
+        f"{'' if lost is None else f'; nothing comes now, as the connection to Kafka is lost: {lost}'}"
     )
 
 

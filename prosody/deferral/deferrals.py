@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from prosody.deferral.knowledge import Knowledge
 from prosody.deferral.uncertain import Uncertain
 from prosody.errors import StoreError
+from prosody.model.fields import fields_of
 from prosody.stores.protocol import DeferredKind, TimerKind
 
 if TYPE_CHECKING:
@@ -59,8 +60,12 @@ class Deferrals:
         self.message_hashes = self._knowledge.hashes[DeferredKind.MESSAGE]
         self.timer_hashes = self._knowledge.hashes[DeferredKind.TIMER]
         self.holds = self._knowledge.holds
+        self.known = self._knowledge.known
+        self.failure = self._knowledge.failure
         self._closed = False
-        self.uncertain = Uncertain(self._remove_finished, runtime, storms)
+        self.uncertain = Uncertain(
+            self._remove_finished, runtime, storms, fields_of((segment.topic, segment.partition))
+        )
         """What may be stored although it is handled in place; ``events`` is empty when nothing is."""
 
     async def open(self) -> None:
@@ -121,6 +126,7 @@ class Deferrals:
         else:
             await self._store.defer(self._segment, kind, key, entry, error)
         self._knowledge.has_queue(kind, key, new=True)
+        self._knowledge.failed(kind, key, 0 if error is None else 1, error or "")
 
     async def append(self, kind: DeferredKind, key: str, entry: Deferred, at: int) -> bool:
         """Put an event behind what is deferred of its key.
@@ -165,6 +171,7 @@ class Deferrals:
         queue = await self._store.queue(self._segment, kind, key)
         if queue is not None:
             self._knowledge.has_queue(kind, key)
+            self._knowledge.failed(kind, key, queue.failures, queue.error)
         else:
             self._knowledge.has_none(kind, key)
         return queue
@@ -194,6 +201,8 @@ class Deferrals:
         queue = await self._store.advance(self._segment, kind, key, position)
         if queue is None:
             self._knowledge.lost_queue(kind, key)
+        else:
+            self._knowledge.failed(kind, key, queue.failures, queue.error)
         return queue
 
     async def failed(self, kind: DeferredKind, key: str, failures: int, error: str) -> None:
@@ -203,6 +212,7 @@ class Deferrals:
         """
         note = partial(self._store.failed, self._segment, kind, key, failures, error)
         await self._in_turn(key, note)
+        self._knowledge.failed(kind, key, failures, error)
 
     async def positions(self, kind: DeferredKind, key: str) -> list[int]:
         """All that waits in a key's queue, ascending.

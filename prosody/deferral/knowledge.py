@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachetools import LRUCache
 
@@ -17,6 +17,17 @@ _NOTHING: Final = 0.0
 """Remembered of a key without a queue; of one with a queue, when that was first known (wall clock)."""
 
 
+FAILURES_KEPT: Final = 1_000
+"""Of so many keys of a partition it is remembered how often and with what their heads failed."""
+
+
+class Failure(NamedTuple):
+    """How often the head of a queue has failed, and with what the last time."""
+
+    failures: int
+    error: str
+
+
 class Knowledge:
     """The hash of every key that has a queue, and something exact of those used last.
 
@@ -29,11 +40,13 @@ class Knowledge:
         """:param cache_size: ``defer_store_cache_size``, in keys."""
         self.hashes = {kind: Hashes() for kind in DeferredKind}
         self._exact: LRUCache[tuple[DeferredKind, str], float] = LRUCache(cache_size)
+        self._failures: LRUCache[tuple[DeferredKind, str], Failure] = LRUCache(FAILURES_KEPT)
         self._runtime = runtime
 
     def forget(self) -> None:
         """Begin anew."""
         self._exact.clear()
+        self._failures.clear()
         for hashes in self.hashes.values():
             hashes.forget()
 
@@ -65,12 +78,28 @@ class Knowledge:
         if self.exactly(kind, key):
             self.hashes[kind].take(key_hash(key))
         self._exact[kind, key] = _NOTHING
+        self._failures.pop((kind, key), None)
 
     def lost_queue(self, kind: DeferredKind, key: str) -> None:
         """A key had a queue, and has none any more."""
         if self.exactly(kind, key) is not False:
             self.hashes[kind].take(key_hash(key))
         self._exact[kind, key] = _NOTHING
+        self._failures.pop((kind, key), None)
+
+    # For those who look: nothing is decided by what follows.
+
+    def failed(self, kind: DeferredKind, key: str, failures: int, error: str) -> None:
+        """The head of a key's queue has failed ``failures`` times; 0 when it has not."""
+        self._failures[kind, key] = Failure(failures, error)
+
+    def failure(self, kind: DeferredKind, key: str) -> Failure | None:
+        """How the head of a key's queue has failed, if that is remembered."""
+        return self._failures.get((kind, key))
+
+    def known(self, kind: DeferredKind) -> list[str]:
+        """The keys with a queue that are remembered by name."""
+        return [key for (of, key), since in self._exact.items() if of is kind and since != _NOTHING]
 
     @property
     def oldest(self) -> float | None:

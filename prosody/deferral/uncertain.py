@@ -11,6 +11,7 @@ from prosody.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from prosody.model.fields import Fields
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
     from prosody.stores.protocol import DeferredKind
@@ -38,11 +39,16 @@ class Uncertain:
         remove: Callable[[DeferredKind, str, int], Awaitable[None]],
         runtime: Runtime,
         storms: Storms,
+        about: Fields | None = None,
     ) -> None:
-        """:param remove: takes an event out of the store, and then calls ``discard``."""
+        """
+        :param remove: takes an event out of the store, and then calls ``discard``.
+        :param about: the partition, for log lines.
+        """
         self._remove = remove
         self._runtime = runtime
-        self._storm = storms.of(_log)
+        self._storm = storms.common(_log)
+        self._about = about
         self.events: dict[Event, bool] = {}
         """Whether each has finished; only read by others."""
         self._by_key: dict[tuple[DeferredKind, str], list[int]] = {}
@@ -114,9 +120,11 @@ class Uncertain:
         self.problem = (
             f"{len(self.events)} finished events may still be stored as deferred: {error}"
         )
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, self._about)
         if more is not None:
-            _log.warning("%s; removing them is tried again%s", self.problem, more)
+            _log.warning(
+                "%s; removing them is tried again%s", self.problem, more, extra=self._about
+            )
 
     def close(self) -> None:
         """The partition is given up."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from prosody.errors import RecordTooLargeError, SendError
 from prosody.middleware.retry import pause
 from prosody.model.backoff import backoff_s
+from prosody.model.fields import fields
 from prosody.model.message import utc_from_ms
 from prosody.model.outcome import ABANDONED, Kind, Outcome
 
@@ -171,12 +172,13 @@ class DeadLetterWriter:
                         run.where(),
                         dropped,
                         failure,
+                        extra=fields(run),
                     )
                     continue
                 delay_s = backoff_s(
                     failures, self._base_s, self._max_delay_s, self._runtime.random()
                 )
-                more = self._storm.allows(logging.WARNING)
+                more = self._storm.allows(logging.WARNING, run)
                 if more is not None:
                     _log.warning(
                         "dead letter not written to %r, trying again in %.3g s: %s: %s%s",
@@ -185,13 +187,14 @@ class DeadLetterWriter:
                         run.where(),
                         failure,
                         more,
+                        extra=fields(run),
                     )
                 if not await pause(run, delay_s, failure):
                     return None
             else:
                 self.written += 1
                 # The topic has them all, with their errors; the log need not in a storm.
-                more = self._storm.allows(logging.ERROR)
+                more = self._storm.allows(logging.ERROR, run)
                 if more is not None:
                     _log.error(
                         "message failed, sent to %r partition %d offset %d: %s: %r%s",
@@ -202,6 +205,7 @@ class DeadLetterWriter:
                         error,
                         more,
                         exc_info=error,
+                        extra=fields(run),
                     )
                 return sent
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prosody.deferral.delays import delay_s, timer_second
 from prosody.errors import StoreError
+from prosody.model.fields import fields
 from prosody.model.outcome import Kind, Outcome, Refusal
 from prosody.stores.protocol import Deferred, DeferredKind
 
@@ -194,18 +195,19 @@ class Defer:
             await deferrals.defer(kind, run.key, _entry(run), text, at)
         except StoreError as failure:
             # Deferral is there to keep the partition going; without a store this key waits, as without it.
-            more = self._store_storm.allows(logging.WARNING)
+            more = self._store_storm.allows(logging.WARNING, run)
             if more is not None:
                 _log.warning(
                     "cannot be deferred, is tried again in place: %s: %s%s",
                     run.where(),
                     failure,
                     more,
+                    extra=fields(run),
                 )
             return outcome
         self.deferred += 1
         self._keep(run)
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, run)
         if more is not None:
             _log.warning(
                 "attempt %d failed, deferred for %.3g s: %s: %r%s"
@@ -217,6 +219,7 @@ class Defer:
                 error,
                 more,
                 exc_info=error if text is not None else None,
+                extra=fields(run),
             )
         return Outcome(Kind.DEFERRED, error)
 

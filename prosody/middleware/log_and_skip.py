@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from prosody.model.fields import fields
 from prosody.model.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class LogAndSkip:
                     run.where(),
                     outcome.error,
                     exc_info=outcome.error,
+                    extra=fields(run),
                 )
                 return Outcome(Kind.PERMANENT, outcome.error)
             return outcome

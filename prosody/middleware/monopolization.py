@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prosody._core import TimeWindow
 from prosody.errors import MonopolizationError
+from prosody.model.fields import fields
 from prosody.model.outcome import Refusal
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class Monopolization:
             f"its key used {used_s / self._window_s:.1%} of the last {self._window_s:.4g} s in handlers, "
             f"more than monopolization_threshold = {self._share:.4g} allows: {run.where()}"
         )
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, run)
         if more is not None:
-            _log.warning("key held back for %.3g s: %s%s", until - now, error, more)
+            _log.warning(
+                "key held back for %.3g s: %s%s", until - now, error, more, extra=fields(run)
+            )
         return Refusal(error, until)

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from prosody.deferral.delays import delay_s, timer_second
 from prosody.errors import BrokerError, StoreError
 from prosody.middleware.defer import Postponed, error_text
-from prosody.middleware.reload import GivenUpError, until_given_up, which
+from prosody.middleware.reload import GivenUpError, about, until_given_up, which
 from prosody.middleware.retry import pause
 from prosody.model.backoff import backoff_s
+from prosody.model.fields import fields
 from prosody.model.message import Timer
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.model.run import WorkClass
@@ -87,9 +88,14 @@ class Redelivery:
         deferrals = partition.deferrals
         assert run.timer is not None, "a retry timer made this run"
         if deferrals is None:
-            more = self._storm.allows(logging.WARNING)
+            more = self._storm.allows(logging.WARNING, run)
             if more is not None:
-                _log.warning("nothing deferred is run in this mode: %s%s", run.where(), more)
+                _log.warning(
+                    "nothing deferred is run in this mode: %s%s",
+                    run.where(),
+                    more,
+                    extra=fields(run),
+                )
             return ABANDONED
         of_timers = run.timer.kind is TimerKind.DEFERRED_TIMER
         kind = DeferredKind.TIMER if of_timers else DeferredKind.MESSAGE
@@ -170,7 +176,8 @@ class Redelivery:
         else:
             failures = queue.failures + 1
             wait_s = delay_s(failures, self._base_s, self._max_s, self._runtime.random())
-            more = self._storm.allows(logging.WARNING)
+            named = about(run, head.position) if kind is DeferredKind.MESSAGE else fields(run)
+            more = self._storm.allows(logging.WARNING, named)
             if more is not None:
                 _log.warning(
                     "deferred %s failed for the %d. time, deferred for %.3g s: %s: %r%s",
@@ -180,6 +187,7 @@ class Redelivery:
                     which(run, head),
                     outcome.error,
                     more,
+                    extra=named,
                 )
         at = timer_second(wall, wait_s)
         trace = _trace(run, head)
@@ -203,7 +211,7 @@ class Redelivery:
                 # its later events would overtake.
                 failures += 1
                 wait_s = backoff_s(failures, STORE_WAIT_S, STORE_WAIT_S_MAX, self._runtime.random())
-                more = self._store_storm.allows(logging.WARNING)
+                more = self._store_storm.allows(logging.WARNING, run)
                 if more is not None:
                     _log.warning(
                         "deferred work cannot be read or written, trying again in %.3g s: %s: %s%s",
@@ -211,6 +219,7 @@ class Redelivery:
                         run.where(),
                         error,
                         more,
+                        extra=fields(run),
                     )
                 if not going_on:
                     break

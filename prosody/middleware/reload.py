@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from prosody.model.fields import fields
 from prosody.model.run import shorten
 
 if TYPE_CHECKING:
@@ -112,7 +113,11 @@ class Reload:
             await self._tell_gone(run, head, "the record at its offset has another timestamp")
             return None
         if event is None:
-            _log.info("deferred record dropped, no handler for it: %s", which(run, head))
+            _log.info(
+                "deferred record dropped, no handler for it: %s",
+                which(run, head),
+                extra=about(run, head.position),
+            )
         elif event.key != run.key:
             await self._tell_gone(run, head, "the record at its offset has another key")
             return None
@@ -121,18 +126,28 @@ class Reload:
     async def _tell_gone(self, run: Run, head: Deferred, reason: str) -> None:
         self.lost += 1
         # Each is a message lost: the log is the only place that has them all without a failure topic.
-        more = "" if self._gone is None else self._storm.allows(logging.ERROR)
+        more = (
+            ""
+            if self._gone is None
+            else self._storm.allows(logging.ERROR, about(run, head.position))
+        )
         if more is not None:
             _log.error(
                 "deferred message lost, record gone: %s: %s%s",
                 which(run, head),
                 reason,
                 more,
+                extra=about(run, head.position),
             )
         if self._gone is not None and not await self._gone.write_gone(
             run, head.position, head.timestamp_ms
         ):
             raise GivenUpError
+
+
+def about(run: Run, offset: int) -> dict[str, object]:
+    """What a line about a deferred message is about; the run may not stand for it yet."""
+    return {**fields(run), "offset": offset}
 
 
 def which(run: Run, head: Deferred) -> str:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from prosody.model.backoff import backoff_s
+from prosody.model.fields import fields
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome, Refusal
 from prosody.model.run import WorkClass
 
@@ -72,6 +73,7 @@ class Retry:
                     run.where(),
                     outcome.error,
                     exc_info=outcome.error,
+                    extra=fields(run),
                 )
             return outcome
 
@@ -80,7 +82,7 @@ class Retry:
     async def _back_off(self, run: Run, failures: int, outcome: Outcome) -> bool:
         """Wait out the backoff; False when a shutdown ended it."""
         delay_s = backoff_s(failures, self._base_s, self._max_delay_s, self._runtime.random())
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, run)
         if more is not None:
             # The traceback stands in the log once for each event, not once for each attempt.
             _log.warning(
@@ -91,14 +93,20 @@ class Retry:
                 outcome.error,
                 more,
                 exc_info=outcome.error if failures == 1 else None,
+                extra=fields(run),
             )
         return await pause(run, delay_s, outcome.error)
 
     def _gave_up(self, run: Run, failures: int, outcome: Outcome) -> None:
-        more = self._storm.allows(logging.ERROR)
+        more = self._storm.allows(logging.ERROR, run)
         if more is not None:
             _log.error(
-                "gave up after %d attempts: %s: %r%s", failures, run.where(), outcome.error, more
+                "gave up after %d attempts: %s: %r%s",
+                failures,
+                run.where(),
+                outcome.error,
+                more,
+                extra=fields(run),
             )
 
 

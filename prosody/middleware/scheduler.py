@@ -20,7 +20,7 @@ from prosody._core import VirtualTimeHeap
 from prosody.model.outcome import ABANDONED, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Mapping
 
     from prosody._core.protocols_qos import TimeWindow
     from prosody.config.options_qos import SchedulerOptions
@@ -108,6 +108,15 @@ class Scheduler:
         except KeyError:
             return False  # that is the answer
         return True
+
+    def handler_times(self) -> Mapping[Hashable, float]:
+        """Seconds of handler time of runs that have ended, by ``Run.place``; each counts half after
+        ``HALF_LIFE_S``. For the keys that are remembered, and goes through all of them."""
+        return self._heap.virtual_times(self._monotonic())
+
+    def waiting_since(self) -> Mapping[Hashable, float]:
+        """What waits for a permit, by ``Run.place``, and since when."""
+        return self._heap.waiting_since()
 
     # Called by partitions and lanes
 

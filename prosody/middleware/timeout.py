@@ -9,6 +9,8 @@ from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
+from prosody.model.fields import fields
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -130,7 +132,7 @@ class Timeout:
 
     def _cancel(self, run: Run) -> None:
         self.cancelled += 1
-        more = self._storm.allows(logging.WARNING)
+        more = self._storm.allows(logging.WARNING, run)
         if more is not None:
             _log.warning(
                 "handler timed out after %.3g s in attempt %d, cancelling it: %s%s",
@@ -138,6 +140,7 @@ class Timeout:
                 run.attempt,
                 run.where(),
                 more,
+                extra=fields(run),
             )
         run.cancel()
 
@@ -157,6 +160,7 @@ class Timeout:
                     now - cancelled_at,
                     run.attempt,
                     run.where(),
+                    extra=fields(run),
                 )
             self._cancelled.popleft()
         return None

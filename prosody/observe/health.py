@@ -32,8 +32,8 @@ class Subject(Protocol):
 def readyz(subject: Subject) -> Callable[[Request], Answer]:
     """Whether it handles messages: it has partitions, can reach Kafka, and is not on its way out.
 
-    What is wrong with a store or with one partition is told, and makes nobody unready: other messages are
-    handled all the same, and a member that takes its place would find the same.
+    What is wrong with a store or with one partition is told, stalls included, and makes nobody unready:
+    other messages are handled all the same, and a member that takes its place would find the same.
     """
 
     def answer(request: Request) -> Answer:
@@ -44,7 +44,7 @@ def readyz(subject: Subject) -> Callable[[Request], Answer]:
         if reason is not None and reason != assigned:
             # The first line is true, and the one that the status goes with.
             lines.insert(0 if count else 1, reason)
-        problems = [*subject.store_problems(), *subject.unreadable()]
+        problems = [*subject.store_problems(), *subject.unreadable(), *subject.stalled()]
         status = 200 if reason is None else 503
         return told(request, status, lines[0], [*lines[1:], *problems])
 

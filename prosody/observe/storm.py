@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from prosody.model.fields import fields
 
 if TYPE_CHECKING:
+    from prosody.model.fields import Fields
+    from prosody.model.run import Run
     from prosody.runtime import Runtime
 
 BURST = 20
@@ -36,11 +41,16 @@ class Storm:
         self._last = 0.0
         """When the last of those left out came."""
         self._level = logging.WARNING
+        self._about: dict[str, Any] = {}
+        """What that one was about."""
         self.total = 0
         """All that were ever left out."""
 
-    def allows(self, level: int) -> str | None:
-        """Whether a line may be written now: what is to stand at its end then, or None if not."""
+    def allows(self, level: int, about: Run | Fields | None = None) -> str | None:
+        """Whether a line may be written now: what is to stand at its end then, or None if not.
+
+        :param about: what the line is about, for the one that tells of those that were left out.
+        """
         if not self._log.isEnabledFor(level):
             return None
         now = self._monotonic()
@@ -53,6 +63,10 @@ class Storm:
             self.total += 1
             self._last = now
             self._level = level
+            if about is None or isinstance(about, Mapping):
+                self._about = dict(about or {})
+            else:
+                self._about = fields(about)
             return None
         self._credit -= 1.0
         return self._more(now)
@@ -62,8 +76,13 @@ class Storm:
         now = self._monotonic()
         if self._left_out and now - self._last >= QUIET_S:
             level, ago_s = self._level, now - self._last
+            about = {**self._about, "left_out": self._left_out}
             self._log.log(
-                level, "until %.0f s ago it was the same line again%s", ago_s, self._more(now)
+                level,
+                "until %.0f s ago it was the same line again%s",
+                ago_s,
+                self._more(now),
+                extra=about,
             )
 
     def _more(self, now: float) -> str:

@@ -72,6 +72,14 @@ class Agenda:
             return handed
         return found.waiting.get(time)
 
+    def first_times(self) -> dict[str, int]:
+        """The time of each key's first timer, those that were cancelled excepted; goes through all."""
+        times: dict[str, int] = {}
+        for key, found in self._keys.items():
+            if (first := min((timer.time for timer in found.live()), default=None)) is not None:
+                times[key] = first
+        return times
+
     def of_key(self, key: str) -> list[DueTimer]:
         """All timers of a key, those that were cancelled excepted."""
         found = self._keys.get(key)

@@ -7,12 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from prosody.errors import StoreError
+from prosody.model.fields import cut
 from prosody.timers.backoff import store_wait_s
 from prosody.timers.due import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prosody.model.fields import Fields
     from prosody.observe.storm import Storm
     from prosody.runtime import Runtime
     from prosody.timers.due import DueTimer, Pause
@@ -43,7 +45,9 @@ class Firing:
         fire: Callable[[DueTimer], None],
         storm: Storm,
         where: str,
+        about: Fields,
     ) -> None:
+        """``where`` and ``about`` are the partition, for log lines."""
         self._memory = memory
         self._order = order
         self._operations = operations
@@ -51,6 +55,7 @@ class Firing:
         self._fire = fire
         self._storm = storm
         self._where = where
+        self._about = about
         self._look_at: asyncio.TimerHandle | asyncio.Handle | None = None
         self._expected = 0.0
         """The wall clock when the next look is due, if one is."""
@@ -117,7 +122,8 @@ class Firing:
     async def _wait(
         self, timer: DueTimer, delay_s: float, error: StoreError, pause: Pause | None
     ) -> bool:
-        more = self._storm.allows(logging.WARNING)
+        about = {**self._about, "key": cut(timer.key)}
+        more = self._storm.allows(logging.WARNING, about)
         if more is not None:
             _log.warning(
                 "a timer that has fired cannot be removed, trying again in %.3g s: %s key %r: %s%s",
@@ -126,6 +132,7 @@ class Firing:
                 timer.key[:80],
                 error,
                 more,
+                extra=about,
             )
         if pause is not None:
             return await pause(delay_s) and not self._order.stopped
@@ -155,7 +162,9 @@ class Firing:
             while (kind := self._next()) is not None and self._time(kind) <= now:
                 self._hand_out(kind)
         except Exception as error:  # noqa: BLE001  # a fault of ours; the next look may go better
-            _log.critical("internal fault in timers; please report this", exc_info=error)
+            _log.critical(
+                "internal fault in timers; please report this", exc_info=error, extra=self._about
+            )
             kind = None
         if not self._running or self._look_at is not None:
             return  # the partition gave the timers up, or some back, when it was given one
@@ -186,5 +195,6 @@ class Firing:
                 self._where,
                 timer.key[:80],
                 exc_info=error,
+                extra={**self._about, "key": cut(timer.key)},
             )
             self.abort(timer)

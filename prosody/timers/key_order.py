@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prosody.errors import ProsodyError, StoreError
+from prosody.model.fields import cut
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,14 +81,14 @@ class KeyOrder:
         try:
             while queue:
                 operation, future = queue.popleft()
-                await self._run(operation, future)
+                await self._run(key, operation, future)
         finally:
             del self._queues[key]
             for _, future in queue:
                 future.cancel()  # only when the loop goes down with this task
 
     async def _run(
-        self, operation: Callable[[], Awaitable[Any]], future: asyncio.Future[Any]
+        self, key: str, operation: Callable[[], Awaitable[Any]], future: asyncio.Future[Any]
     ) -> None:
         try:
             result = await operation()
@@ -97,7 +98,9 @@ class KeyOrder:
                 future.set_exception(error)
             elif not isinstance(error, ProsodyError):
                 _log.critical(
-                    "internal fault in a store operation; please report this", exc_info=error
+                    "internal fault in a store operation; please report this",
+                    exc_info=error,
+                    extra={"key": cut(key)},
                 )
         except BaseException:
             future.cancel()  # the loop is going down

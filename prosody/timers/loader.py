@@ -11,6 +11,7 @@ from prosody.timers.backoff import FIRST_S, store_wait_s
 from prosody.timers.memory import PAGE, PASSED_AFTER
 
 if TYPE_CHECKING:
+    from prosody.model.fields import Fields
     from prosody.observe.storm import Storm
     from prosody.runtime import Runtime
     from prosody.stores.protocol import Segment, StoredTimer, TimerStore
@@ -39,13 +40,16 @@ class Loader:
         memory: Memory,
         storm: Storm,
         where: str,
+        about: Fields,
     ) -> None:
+        """``where`` and ``about`` are the partition, for log lines."""
         self._segment = segment
         self._store = store
         self._runtime = runtime
         self._memory = memory
         self._storm = storm
         self._where = where
+        self._about = about
         self._rung = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
@@ -89,6 +93,7 @@ class Loader:
                     "internal fault while timers were loaded, %s; please report this",
                     self._where,
                     exc_info=error,
+                    extra=self._about,
                 )
                 await self._runtime.sleep(FIRST_S + self._failed(error))
 
@@ -139,8 +144,8 @@ class Loader:
 
     def _tell(self, text: str, *values: object) -> None:
         """One of the lines that all partitions write at about the same time."""
-        if (more := self._storm.allows(logging.WARNING)) is not None:
-            _log.warning(f"{text}%s", *values, more)
+        if (more := self._storm.allows(logging.WARNING, self._about)) is not None:
+            _log.warning(f"{text}%s", *values, more, extra=self._about)
 
     async def _wait(self, delay_s: float) -> None:
         try:

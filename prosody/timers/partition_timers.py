@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from prosody.model.fields import fields_of
 from prosody.stores.protocol import TimerKind
 from prosody.timers.firing import Firing
 from prosody.timers.key_order import KeyOrder
@@ -25,8 +25,8 @@ _log = logging.getLogger("prosody.timers")
 
 T = TypeVar("T")
 
-_TOLD: WeakKeyDictionary[Storms, set[tuple[str, int, int]]] = WeakKeyDictionary()
-"""Changes of a topic's number of partitions that a subscription has told, once for all of them."""
+Change: TypeAlias = "tuple[str, int, int]"
+"""A topic, how many partitions it had, and how many it has now."""
 
 
 class PartitionTimers:
@@ -52,25 +52,28 @@ class PartitionTimers:
         limit: int,
         kinds: Collection[TimerKind],
         storms: Storms,
+        told: set[Change],
     ) -> None:
         """
         :param fire: takes a timer whose time has come; it must call ``begin`` and then ``end`` or
             ``abort``, and not raise. Of a key and kind it has at most one at a time.
         :param limit: so many timers of a kind it has at most.
         :param kinds: those that fire. Others are left alone in the store.
+        :param told: what of this sort was told already, by any partition of the subscription.
         """
         where = f"topic {segment.topic!r} partition {segment.partition}"
         storm = storms.common(_log)
-        self._told = _TOLD.setdefault(storms, set())
+        self._told = told
+        self._about = about = fields_of((segment.topic, segment.partition))
         self._segment = segment
         self._store = store
         self._memory = Memory(kinds, limit)
         self._order = KeyOrder()
         self._operations = Operations(segment, store, self._memory, self._order.check)
         self._firing = Firing(
-            self._memory, self._order, self._operations, runtime, fire, storm, where
+            self._memory, self._order, self._operations, runtime, fire, storm, where, about
         )
-        self._loader = Loader(segment, store, runtime, self._memory, storm, where)
+        self._loader = Loader(segment, store, runtime, self._memory, storm, where, about)
 
     # Life
 
@@ -88,6 +91,7 @@ class PartitionTimers:
                 "topic %r had %d partitions, now it has %d: timers and deferred messages stay with the "
                 "partition they were set in, even where new messages of their key go to another one",
                 *change,
+                extra=self._about,
             )
 
     def start(self) -> None:
@@ -120,6 +124,15 @@ class PartitionTimers:
     def pending(self) -> int:
         """Timers in memory."""
         return self._memory.pending
+
+    def pending_of(self, kind: TimerKind) -> int:
+        """Timers of a kind in memory."""
+        agenda = self._memory.kinds[kind].agenda
+        return agenda.waiting + agenda.handed
+
+    def first_times(self, kind: TimerKind) -> dict[str, int]:
+        """The time of each key's first timer, as far as they are in memory; nobody is asked."""
+        return self._memory.kinds[kind].agenda.first_times()
 
     def loaded(self, key: str, kind: TimerKind) -> list[int]:
         """Times of a key's timers as far as they are in memory, ascending; nobody is asked."""

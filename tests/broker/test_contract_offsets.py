@@ -143,3 +143,16 @@ async def test_revoked_partitions_can_be_committed_until_the_listener_returns(
                     await first.consumer.commit({moved: OffsetAndMetadata(0)})
         finally:
             await first.leave()
+
+
+async def test_the_end_is_known_by_what_was_fetched(broker: Broker) -> None:
+    topic = await make_topic(broker, partitions=1)
+    [tp] = tps(topic, 0)
+    async with producing(broker) as producer, consuming(broker, topic, 0) as consumer:
+        await fill(producer, topic, [b""] * 5)
+        assert len(await read(consumer, [tp], 5)) == 5
+        assert consumer.known_end(tp) == 5
+        await fill(producer, topic, [b""])
+        assert len(await read(consumer, [tp], 1)) == 1
+        assert consumer.known_end(tp) == 6
+        assert consumer.known_end(TopicPartition(topic, 7)) is None

@@ -117,9 +117,9 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a commit that failed counts as done": (
         "consume.committer",
-        "or says what runs twice.\n                self._note_failure(error)\n"
+        "or says what runs twice.\n                self._note_failure(error, sent)\n"
         "                return sent, error\n",
-        "or says what runs twice.\n                self._note_failure(error)\n",
+        "or says what runs twice.\n                self._note_failure(error, sent)\n",
     ),
     "nobody is woken after an admission": (
         "middleware.scheduler",

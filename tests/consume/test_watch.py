@@ -50,6 +50,7 @@ class Scene:
             self.around.scheduler,
             self.around.steps,
             self.around.storms,
+            self.around.shared.stack.timeout.lanes,
             THRESHOLD_S,
             self.around.runtime,
         )
@@ -304,8 +305,8 @@ async def test(scenario: Callable[[Scene], Awaitable[None]]) -> None:
 
 MUTANTS = {
     "a stall is told at every look": ("self._told[what] = (now, name)", "pass"),
-    "the end of a stall is not told": ("if what in held:", "if False:"),
-    "given up is told as moving": ("if what in held:", "if True:"),
+    "the end of a stall is not told": ('if getattr(what, "partition", what) in held:', "if False:"),
+    "given up is told as moving": ('if getattr(what, "partition", what) in held:', "if True:"),
     "a stall is told but once": ("self._told.pop(what)", "self._told[what]"),
     "an outage is told at every look": ("self._lost_told = True", "pass"),
     "an outage is told at once": ("now - self._lost_since >= LOST_S", "True"),

@@ -131,6 +131,13 @@ class NaiveVirtualTimeHeap:
         now = max(seconds("virtual_time: now", now), self.latest)
         return self.debts[key] * self.power(now, -1.0) if key in self.debts else 0.0
 
+    def virtual_times(self, now: float) -> dict[Hashable, float]:
+        now = max(seconds("virtual_times: now", now), self.latest)
+        return {key: debt * self.power(now, -1.0) for key, debt in self.debts.items()}
+
+    def waiting_since(self) -> dict[Hashable, float]:
+        return {key: self.lines[key][2] for key in self.debts if key in self.lines}
+
     def class_time(self, work_class: int, now: float) -> float:
         now = max(seconds("class_time: now", now), self.latest)
         number = class_number("class_time", work_class)

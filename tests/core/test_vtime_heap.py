@@ -58,6 +58,8 @@ class VirtualTimeHeapMachine(RuleBasedStateMachine):
         answer = self.heaps.call(method, *arguments)
         for number in (0, 1):
             self.heaps.answer("class_time", number, self.now)
+        self.heaps.answer("virtual_times", self.now)
+        self.heaps.answer("waiting_since")
         for key in list(self.naive.debts):
             self.heaps.answer("virtual_time", key, self.now)
         for key in list(self.naive.lines):
@@ -138,6 +140,7 @@ class VirtualTimeHeapMachine(RuleBasedStateMachine):
     def bad_numbers(self, key: Any, number: Any) -> None:
         self.call("push", key, "entry", 0, number)
         self.call("pop", number)
+        self.call("virtual_times", number)
         self.call("complete", key, 1.0, number)
         self.call("complete", key, number, self.now)
         self.call("complete", key, -1.0, self.now)

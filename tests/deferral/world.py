@@ -88,7 +88,7 @@ class Partition:
         store = world.stores
         self.timers = PartitionTimers(
             SEGMENT, store.timers, world.runtime, self._fire,
-            limit=8, kinds=tuple(TimerKind), storms=storms(),
+            limit=8, kinds=tuple(TimerKind), storms=storms(), told=set(),
         )  # fmt: skip
         replace = self.timers.replace
 

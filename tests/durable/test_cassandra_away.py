@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.client.probing import ALIVE, ask, probed
 from tests.durable.away import PATIENCE_S, PLAIN, Load
 from tests.durable.conftest import on_services
 from tests.durable.support import Failing, Handler
@@ -90,7 +91,7 @@ async def test_what_is_assigned_meanwhile_waits_and_goes_on_by_itself(
     async def put(n: int) -> None:
         await mortal_place.put_many([(key.encode(), n) for key in keys])
 
-    one, two = mortal_place.client(), mortal_place.client()
+    one, two = mortal_place.client(), probed(mortal_place)
     await one.subscribe(first)
     await put(0)
     await first.until(lambda h: len(h.handled()) == len(PLAIN))
@@ -102,6 +103,11 @@ async def test_what_is_assigned_meanwhile_waits_and_goes_on_by_itself(
     await holds(two, 4)
     await put(1)
     await log.until("WARNING prosody.", "Cassandra")
+    ready = await ask(two, "/readyz")
+    first_line, *others = ready.text.split("\n")
+    assert (ready.status, first_line) == (200, "4 partitions assigned")
+    assert any("Cassandra" in line for line in others)
+    assert (await ask(two, "/livez"))[:2] == ALIVE
     await asyncio.to_thread(mortal.resume)
     failing.keys.clear()
     await second.until(

@@ -44,7 +44,7 @@ READY = [
     (Subject(not_ready=LOST), 503, f"{LOST}\n2 partitions assigned"),
     (Subject(stores=["Cassandra is down"]), 200, "2 partitions assigned\nCassandra is down"),
     (Subject(unreadable=["p 0: damaged"]), 200, "2 partitions assigned\np 0: damaged"),
-    (Subject(stalled=["p 0"]), 200, "2 partitions assigned"),
+    (Subject(stalled=["p 0"]), 200, "2 partitions assigned\np 0"),
 ]
 LIVE = [
     (Subject(), 200, "No stalled components."),
@@ -75,7 +75,8 @@ def test() -> None:
         ("0 if count else 1", "0"),
         ("0 if count else 1", "1"),
         ("and reason != assigned", ""),
-        ("*subject.unreadable()", ""),
+        ("*subject.unreadable(), ", ""),
+        (", *subject.stalled()]", "]"),
         ("*subject.store_problems(), ", ""),
         ("503, STALLED, stalled", "503, STALLED"),
         ("503, STALLED, stalled", "200, STALLED, stalled"),

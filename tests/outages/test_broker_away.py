@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prosody import BrokerError, SendError, SendTimeoutError
+from tests.client.probing import ALIVE, ask, probed
 from tests.client.support import Recorder, eventually
 from tests.outages.support import DEADLINE_S, Stream
 
@@ -35,18 +36,20 @@ are that many each second."""
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180 + 2 * max(KILLED_S, FROZEN_S))]
 
 
-def not_ready(client: ProsodyClient) -> str | None:
-    """What a readiness probe is going to say."""
-    consumer = client._consumer
-    assert consumer is not None
-    return consumer.not_ready()
-
-
 async def assigned(client: ProsodyClient, partitions: int) -> None:
     async def look() -> bool:
-        return await client.assigned_partition_count() == partitions and not_ready(client) is None
+        return (await ask(client, "/readyz"))[:2] == (200, f"{partitions} partitions assigned")
 
     await eventually(look, f"it should hold {partitions} partitions")
+
+
+async def lost(client: ProsodyClient) -> None:
+    """What an orchestrator is told: not ready, and nothing that a restart would mend."""
+    reply = await ask(client, "/readyz")
+    first, second = reply.text.split("\n")
+    assert (reply.status, second) == (503, "8 partitions assigned")
+    assert first.startswith("connection to Kafka lost: ")
+    assert (await ask(client, "/livez"))[:2] == ALIVE
 
 
 async def kill(server: KafkaServer) -> Callable[[], None]:
@@ -73,8 +76,12 @@ async def test_everything_goes_on_after_an_outage(
 ) -> None:
     place = own_place
     topic, other = await place.create_topic(), await place.create_topic(f"{place.topic}-hasty")
-    client = place.client(
-        mode="pipeline", subscribed_topics=[topic, other], stall_threshold=5.0, send_timeout=None
+    client = probed(
+        place,
+        mode="pipeline",
+        subscribed_topics=[topic, other],
+        stall_threshold=5.0,
+        send_timeout=None,
     )
     recorder = Recorder()
     await client.subscribe(recorder)
@@ -89,13 +96,13 @@ async def test_everything_goes_on_after_an_outage(
         # An outage lasts, whatever happens in it.
         outage = asyncio.create_task(asyncio.sleep(away_s))
         await log.until("connection to Kafka lost")
-        assert "connection to Kafka lost" in str(not_ready(client))
+        await lost(client)
         await hastily.until(lambda s: len(s.failures) >= 4)
         await outage
         assert await client.consumer_state() == "running"
         assert await client.is_stalled() is False
         assert await client.assigned_partition_count() == 8
-        assert "connection to Kafka lost" in str(not_ready(client))
+        await lost(client)
         told = len(log.troubles())
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(back)

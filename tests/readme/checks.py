@@ -40,6 +40,19 @@ async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     assert not cluster.topics()
 
 
+@check("look-inside")
+async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = Watched()
+    async with subscribed(handler) as client:
+        await client.send("orders", "customer-7", {})
+        await handler.next_call()
+        await execute(block, client=client)
+    first, *partitions = capsys.readouterr().out.splitlines()
+    assert first.startswith("key 'customer-7': nothing is known of it in the ")
+    assert len(partitions) >= 1
+    assert all(" None" in line for line in partitions)
+
+
 @check("health")
 async def _(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     handler = Watched()

@@ -12,11 +12,12 @@ import pytest
 import prosody
 
 PROMISED = """
-    AdminClient BrokerError ClientClosedError ConfigurationError ConfigurationTypeError
-    ConsumerStateError Context ContextError EventHandler EventHandlerError ExciseMessage ForkError
-    HandlerTypeError JSONValue Message PayloadError PermanentError ProsodyClient ProsodyError
-    RecordTooLargeError SendError SendTimeoutError StoreDownError StoreError Timer TopicsNotFoundError
-    TransientError permanent transient
+    AdminClient BrokerError BusyKey ClientClosedError ConfigurationError ConfigurationTypeError
+    ConsumerStateError Context ContextError DeferredKey EventHandler EventHandlerError ExciseMessage
+    ForkError HandlerTypeError JSONValue Message OldestMessage PartitionSnapshot PayloadError
+    PermanentError ProsodyClient ProsodyError RecordTooLargeError RunSnapshot SendError SendTimeoutError
+    Snapshot StoreDownError StoreError Timer TopicsNotFoundError TransientError WaitingKey permanent
+    transient
 """.split()  # noqa: SIM905
 
 COMPATIBLE = {

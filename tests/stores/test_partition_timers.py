@@ -40,7 +40,7 @@ async def test_each_live_timer_fires_once_and_in_time(place: Place, segment: Seg
         stores = await place.stores()
         timers = PartitionTimers(
             segment, stores.timers, runtime, fire,
-            limit=64, kinds=tuple(TimerKind), storms=Storms(runtime),
+            limit=64, kinds=tuple(TimerKind), storms=Storms(runtime), told=set(),
         )  # fmt: skip
         await timers.open(3)
         timers.start()

@@ -142,7 +142,7 @@ def make_timers(
     # Looked up when it is needed: a mutant may have taken its place.
     module: Any = importlib.import_module("prosody.timers.partition_timers")
     timers: PartitionTimers = module.PartitionTimers(
-        SEGMENT, store, runtime, fire, limit=limit, kinds=kinds, storms=Storms(runtime)
+        SEGMENT, store, runtime, fire, limit=limit, kinds=kinds, storms=Storms(runtime), told=set()
     )
     return timers
 

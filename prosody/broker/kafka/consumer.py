@@ -255,6 +255,9 @@ class KafkaConsumer:
         self._started("end_offsets")
         return await self._starts.ends(partitions)
 
+    def known_end(self, partition: TopicPartition) -> int | None:
+        return None if self._consumer is None else internals.known_end(self._consumer, partition)
+
     async def partition_count(self, topic: str) -> int:
         consumer, _ = self._started("partition_count")
         with mapped(f"partitions of {topic!r}"):

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from prosody.broker.kafka.rebalance import Assignment
+from prosody.model.fields import fields_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -45,12 +46,18 @@ class EagerAssignment(Assignment):
         except TimeoutError:
             # Going on: the group would throw this member out if it did not join now.
             log.error(  # noqa: TRY400
-                "gave up waiting for partitions to drain, after %g s", self._revoke_limit_s
+                "gave up waiting for partitions to drain, after %g s",
+                self._revoke_limit_s,
+                extra=fields_of_all(partitions),
             )
         except Exception:
             # A listener does not raise, so this is a fault of ours. Going on keeps the group alive:
             # the partitions change hands whether or not the listener coped.
-            log.exception("rebalance listener failed in on_revoked for %s", sorted(partitions))
+            log.exception(
+                "rebalance listener failed in on_revoked for %s",
+                sorted(partitions),
+                extra=fields_of_all(partitions),
+            )
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         """After a join."""

@@ -28,6 +28,7 @@ from prosody.broker.kafka.claims import Claim
 from prosody.broker.kafka.errors import mapped
 from prosody.broker.kafka.rebalance import Assignment
 from prosody.errors import BrokerError
+from prosody.model.fields import fields_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -149,7 +150,9 @@ class CooperativeAssignment(Assignment):
         self._doubted.discard(topic)
         gone = [tp for tp in self.held if tp.topic == topic]
         if gone:
-            log.warning("topic %r is gone, its partitions are given up", topic)
+            log.warning(
+                "topic %r is gone, its partitions are given up", topic, extra=fields_of_all(gone)
+            )
             self._lose(gone)
             self._rejoin()
 

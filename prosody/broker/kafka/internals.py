@@ -96,6 +96,16 @@ def position(state: Any, partition: Any) -> int | None:
     return offset
 
 
+def known_end(consumer: Any, partition: Any) -> int | None:
+    """The high watermark in the last answer to a fetch; the public ``highwater`` raises where there is
+    no assignment."""
+    subscription = consumer._subscription.subscription
+    state = None if subscription is None else subscription.assignment
+    found = None if state is None else state.state_value(partition)
+    end: int | None = None if found is None else found.highwater
+    return end
+
+
 def place(consumer: Any, partition: Any, offset: int) -> bool:
     """Have ``offset`` polled next; what is buffered from there on already is kept.
 

@@ -12,6 +12,7 @@ from aiokafka import errors as lower
 from prosody.broker.kafka.chunks import Chunk, Found
 from prosody.broker.kafka.errors import LowerError, broker_error
 from prosody.errors import BrokerError, ProsodyError
+from prosody.model.fields import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,7 +222,11 @@ class PartitionLoads:
             self._unknown += 1
             lasting = self._unknown >= UNKNOWN_LOOKS
         elif not isinstance(error, (*LowerError, ProsodyError)):
-            log.critical("internal fault in a reader; please report this", exc_info=error)
+            log.critical(
+                "internal fault in a reader; please report this",
+                exc_info=error,
+                extra=fields_of(self.partition),
+            )
             lasting = True
         elif isinstance(error, TimeoutError):
             self._link.suspect()

@@ -13,6 +13,7 @@ from prosody.broker.kafka.buffers import Buffers
 from prosody.broker.kafka.errors import HINTS, OutOfRangeError, broker_error, mapped
 from prosody.broker.protocol import TopicPartition
 from prosody.errors import BrokerError
+from prosody.model.fields import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -126,7 +127,9 @@ class Polls:
             self._note_unreadable(tp, position, error)
             return ()
         if records and self.unreadable.pop(tp, None) is not None:
-            log.info("%s/%d can be read again", tp.topic, tp.partition)
+            log.info(
+                "%s/%d can be read again", tp.topic, tp.partition, extra=fields_of(tp, position)
+            )
         return records
 
     def _note_unreadable(self, tp: TopicPartition, position: int | None, error: Exception) -> None:

@@ -170,7 +170,12 @@ class Pumps(ABC):
         queue.pump = None
         if not task.cancelled() and (fault := task.exception()) is not None:
             # Ours or aiokafka's, and unknown: those who wait learn of it, later sends start afresh.
-            log.error("sending to %s failed unexpectedly", queue.topic, exc_info=fault)
+            log.error(
+                "sending to %s failed unexpectedly",
+                queue.topic,
+                exc_info=fault,
+                extra={"topic": queue.topic},
+            )
             for send in list(queue.waiting):
                 fail(send, broker_error(name_of(send), fault))
             queue.waiting.clear()

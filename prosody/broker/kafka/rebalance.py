@@ -19,6 +19,7 @@ from prosody.broker.kafka.polls import partition_fetch_bytes
 from prosody.broker.kafka.starts import Starts
 from prosody.broker.protocol import TopicPartition
 from prosody.errors import BrokerError
+from prosody.model.fields import fields_of, fields_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -202,7 +203,12 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
                 # Still assigned, so still ours to begin: the broker may be away for a moment.
                 if not complained:
                     complained = True
-                    log.warning("cannot begin %s yet, trying on: %s", _names(wanted), error)
+                    log.warning(
+                        "cannot begin %s yet, trying on: %s",
+                        _names(wanted),
+                        error,
+                        extra=fields_of_all(wanted),
+                    )
                 await self._runtime.sleep(BEGIN_RETRY_S)
                 continue
             await self.settled()
@@ -224,7 +230,12 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
             try:
                 beginning, end = await self._starts.bounds(tp)
             except BrokerError as error:
-                log.warning("cannot find the bounds of %s yet, trying on: %s", _names((tp,)), error)
+                log.warning(
+                    "cannot find the bounds of %s yet, trying on: %s",
+                    _names((tp,)),
+                    error,
+                    extra=fields_of(tp),
+                )
                 await self._runtime.sleep(BEGIN_RETRY_S)
                 continue
             await self.settled()
@@ -237,6 +248,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
                 log.warning(
                     "%s ends at offset %d, before the position %s of group %r: the topic was made "
                     "anew or cut off, it is begun anew", _names((tp,)), end, offset, self._group_id,
+                    extra=fields_of(tp, offset),
                 )  # fmt: skip
                 lower = holding.lower
                 self._lose((tp,))
@@ -247,7 +259,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
                 log.warning(
                     "records of %s at offsets %d to %d are gone before group %r has read them: "
                     "retention is shorter than its lag", _names((tp,)), offset, beginning - 1,
-                    self._group_id,
+                    self._group_id, extra=fields_of(tp, beginning),
                 )  # fmt: skip
             self._put(holding, max(offset, beginning))
             self._make_pollable({tp: holding.lower})
@@ -280,9 +292,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the base h
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A fault of ours, or of a listener, which does not raise. The group goes on.
-            log.critical(
-                "internal fault in %s; please report this", task.get_name(), exc_info=error
-            )
+            name = task.get_name()
+            log.critical("internal fault in %s; please report this", name, exc_info=error)
 
 
 def _names(partitions: Iterable[TopicPartition]) -> str:

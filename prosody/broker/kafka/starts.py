@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prosody.broker.kafka import internals
 from prosody.broker.kafka.errors import mapped
 from prosody.broker.protocol import OffsetAndMetadata, Start
+from prosody.model.fields import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -60,6 +61,7 @@ class Starts:
                 "records of %s/%d at offsets %d to %d are gone before group %r has handled them: "
                 "retention is shorter than its lag",
                 tp.topic, tp.partition, offset, beginning - 1, self._group_id,
+                extra=fields_of(tp, beginning),
             )  # fmt: skip
             return Start(beginning, "", end)
         if offset <= end:
@@ -70,6 +72,7 @@ class Starts:
             "%s/%d begins at offset %d: group %r has committed %d, beyond the end %d, so that was "
             "another log (the topic was made anew, or cut off)",
             tp.topic, tp.partition, beginning, self._group_id, offset, end,
+            extra=fields_of(tp, beginning),
         )  # fmt: skip
         return Start(beginning, "", end)
 

@@ -223,6 +223,10 @@ class MemoryConsumer:
         self._running()
         return self._cluster.ends(partitions)
 
+    def known_end(self, partition: TopicPartition) -> int | None:
+        position = None if self._follower is None else self._follower.held.get(partition)
+        return None if position is None else position.log.end
+
     async def partition_count(self, topic: str) -> int:
         self._cluster.enter("partition_count", self._settings.client_id)
         self._running()

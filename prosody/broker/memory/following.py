@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prosody.broker.memory.group import Member, Step
 from prosody.broker.memory.position import Position, Positions, begin
 from prosody.broker.protocol import TopicPartition
+from prosody.model.fields import fields_of, fields_of_all
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
@@ -169,7 +170,11 @@ class Follower:
             await self._listener.on_revoked(partitions)
         except Exception:  # noqa: BLE001
             # As in _tell: what is never handed over would stop a member that did nothing wrong.
-            _log.exception("rebalance listener failed: revoke of %s", sorted(partitions))
+            _log.exception(
+                "rebalance listener failed: revoke of %s",
+                sorted(partitions),
+                extra=fields_of_all(partitions),
+            )
         finally:
             # Also when cancelled. At the end of the consumer it holds nothing, so this does nothing.
             if self.held.get(tp) is position:
@@ -185,8 +190,15 @@ class Follower:
         except Exception:  # noqa: BLE001
             # Listeners do not raise. If one does, the group must still go on: a partition that is
             # never handed over would stop a member that did nothing wrong.
-            _log.exception("rebalance listener failed: %s of %s", what, sorted(partitions))
+            _log.exception(
+                "rebalance listener failed: %s of %s",
+                what,
+                sorted(partitions),
+                extra=fields_of_all(partitions),
+            )
 
     def warn(self, tp: TopicPartition, text: str) -> None:
         """Log what happened to the log of a held partition."""
-        _log.warning("group %r, %s:%d: %s", self._settings.group_id, tp[0], tp[1], text)
+        _log.warning(
+            "group %r, %s:%d: %s", self._settings.group_id, tp[0], tp[1], text, extra=fields_of(tp)
+        )
