@@ -17,8 +17,10 @@ import asyncio
 import logging
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from prosody.model.fields import fields
 from prosody.model.message import Message
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.stores.hashing import MessageIdentities
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import TopicPartition
     from prosody.middleware.base import Call
+    from prosody.model.fields import Fields
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
     from prosody.stores.answer import Answer
@@ -152,7 +155,7 @@ class Deduplication:
                 entry.finished = True
             elif self._store is not None and (entry.asked is None or entry.asked.done()):
                 # A copy has got its answer already; it is of then, this one wants one of now.
-                entry.asked = self._ask(self._store, identity)
+                entry.asked = self._ask(self._store, identity, run)
         return entry
 
     def _identities_of(self, topic_partition: TopicPartition) -> MessageIdentities:
@@ -174,7 +177,7 @@ class Deduplication:
                     asked = await self._answer(run, entry, asked)
                     if not run.partition.running:
                         return ABANDONED
-                if not self._is_finished(entry, asked):
+                if not self._is_finished(run, entry, asked):
                     outcome = await inner(run)
                     if outcome.kind is Kind.SUCCESS or outcome.kind is Kind.PERMANENT:
                         self._finished(run, entry)
@@ -183,7 +186,7 @@ class Deduplication:
             self.recent.note(entry.identity)
             self.hits += 1
             if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("handled before, passed over: %s", run.where())
+                _log.debug("handled before, passed over: %s", run.where(), extra=fields(run))
             return SUCCESS
 
         def deduplicated(run: Run) -> Awaitable[Outcome]:
@@ -199,7 +202,7 @@ class Deduplication:
         """
         if asked.cancelled() and self._store is not None:
             # The lane that waited for it was cancelled; this is the one that goes on.
-            again = entry.asked = self._ask(self._store, entry.identity)
+            again = entry.asked = self._ask(self._store, entry.identity, run)
             if again is None:
                 return None
             asked = again
@@ -219,7 +222,7 @@ class Deduplication:
             run.interruptible = None
         return asked
 
-    def _is_finished(self, entry: Entry, asked: Answer[bool] | None) -> bool:
+    def _is_finished(self, run: Run, entry: Entry, asked: Answer[bool] | None) -> bool:
         """What is known of the message now that the store has answered."""
         # First, because a copy may have finished while this one waited for the store.
         if entry.finished or self.recent.knows(entry.identity):
@@ -229,7 +232,7 @@ class Deduplication:
         error = asked.exception()
         if error is None:
             return asked.result()
-        self._not_read(error)
+        self._not_read(error, run)
         return False
 
     def _finished(self, run: Run, entry: Entry) -> None:
@@ -242,56 +245,56 @@ class Deduplication:
             writing = self._store.record(entry.identity)
         except Exception as error:  # noqa: BLE001
             # Whatever it is, the handler has ended well, and is not to run again because of it.
-            self._not_recorded(error)
+            self._not_recorded(error, run)
             return
         if writing.done():
-            self._recorded(writing)
+            self._recorded(writing, run)
         elif run.timer is not None:
-            # Deferred before: its offset was done long ago.
-            writing.about = entry
-            writing.listener = self._recorded
+            # Deferred before: its offset was done long ago, and the run goes on to the next of its key.
+            # The entry is kept for copies that come meanwhile.
+            writing.about = entry, fields(run)
+            writing.listener = self._written_behind
         else:
             run.unwritten = True
             writing.about = run
             writing.listener = self._listener
 
     def _written(self, writing: Answer[None]) -> None:
-        self._recorded(writing)
         run: Run = writing.about
+        self._recorded(writing, run)
         run.partition.written(run)
 
-    def _recorded(self, writing: Answer[None]) -> None:
-        """The write has ended; until now the entry was kept for copies that came meanwhile."""
+    def _written_behind(self, writing: Answer[None]) -> None:
+        _, about = writing.about
+        self._recorded(writing, about)
+
+    def _recorded(self, writing: Answer[None], about: Run | Fields) -> None:
         if writing.cancelled():
-            self._not_recorded(asyncio.CancelledError())
+            self._not_recorded(asyncio.CancelledError(), about)
         elif (error := writing.exception()) is not None:
-            self._not_recorded(error)
+            self._not_recorded(error, about)
 
     # The store
 
-    def _ask(self, store: DedupStore, identity: bytes) -> Answer[bool] | None:
+    def _ask(self, store: DedupStore, identity: bytes, run: Run) -> Answer[bool] | None:
         try:
             return store.seen(identity)
         except Exception as error:  # noqa: BLE001
-            self._not_read(error)  # whatever it is, a message is handled that may be a copy
+            self._not_read(error, run)  # whatever it is, a message is handled that may be a copy
             return None
 
-    def _not_read(self, error: BaseException) -> None:
+    def _not_read(self, error: BaseException, run: Run) -> None:
         self.unread += 1
-        more = self._storm.allows(logging.WARNING)
-        if more is not None:
-            _log.warning(
-                "the store does not say whether a message was handled before, taken as new: %s%s",
-                error,
-                more,
-            )
+        what = "the store does not say whether a message was handled before, taken as new"
+        self._warn(what, error, run)
 
-    def _not_recorded(self, error: BaseException) -> None:
+    def _not_recorded(self, error: BaseException, about: Run | Fields) -> None:
         self.unrecorded += 1
-        more = self._storm.allows(logging.WARNING)
+        what = "handled, but not recorded in the store; a copy of it may be handled, too"
+        self._warn(what, error, about)
+
+    def _warn(self, what: str, error: BaseException, about: Run | Fields) -> None:
+        more = self._storm.allows(logging.WARNING, about)
         if more is not None:
-            _log.warning(
-                "handled, but not recorded in the store; a copy of it may be handled, too: %s%s",
-                error,
-                more,
-            )
+            extra = about if isinstance(about, Mapping) else fields(about)
+            _log.warning("%s: %s%s", what, error, more, extra=extra)

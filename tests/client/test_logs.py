@@ -265,6 +265,20 @@ def test_the_end_of_a_storm_is_about_the_last_that_was_left_out(logged: Lines) -
     played(main, mode="low-latency", failure_topic="failed", max_retries=0)
 
 
+def test_a_store_that_cannot_say_what_was_handled(logged: Lines) -> None:
+    async def main(scene: Scene) -> None:
+        scene.open.set()
+        await scene.begin()
+        scene.place.cluster.attached(MemoryStoreState).outage("no node answers")
+        await put(scene, value={"id": "1", "text": SECRET})
+        assert logged.one("handled before, taken as new") == about(
+            scene, offset=0, key="a", attempt=0
+        )
+        assert logged.one("not recorded in the store") == about(scene, offset=0, key="a", attempt=1)
+
+    played(main)
+
+
 def test_a_key_is_cut_as_in_the_text(logged: Lines) -> None:
     async def main(scene: Scene) -> None:
         scene.failing = True

@@ -115,12 +115,12 @@ MUTANTS = {
         "if outcome.kind is Kind.SUCCESS:",
     ),
     "a store that cannot be read fails the message": (
-        "        self._not_read(error)\n        return False\n",
+        "        self._not_read(error, run)\n        return False\n",
         "        raise error\n",
     ),
     "a store that cannot be read has seen everything": (
-        "        self._not_read(error)\n        return False\n",
-        "        self._not_read(error)\n        return True\n",
+        "        self._not_read(error, run)\n        return False\n",
+        "        self._not_read(error, run)\n        return True\n",
     ),
     "the memory is not asked a second time": (
         "        if entry.finished or self.recent.knows(entry.identity):\n            return True\n",

@@ -90,6 +90,7 @@ class Model:
 
 
 KEYS = ("a", "b", "c")
+PAGE, AHEAD = 2, 50_000
 TIMES = (-5, 1, 2, 3, 300, 301, 700, 90_000, 4_000_000)
 STEPS = st.lists(
     st.tuples(
@@ -113,7 +114,7 @@ def test_one_thing_after_the_other_is_what_the_model_says(
 
 
 async def _beside_the_model(steps: list[tuple[str, str, int]], share: int) -> None:
-    with small_memory(share, page=2, kinds=3, look_s=100_000.0, ahead_s=50_000):
+    with small_memory(share, page=PAGE, kinds=3, look_s=100_000.0, ahead_s=AHEAD):
         stage = await Stage(limit=10).start()
         model = Model()
         live: dict[str, DueTimer] = {}
@@ -130,7 +131,10 @@ async def _beside_the_model(steps: list[tuple[str, str, int]], share: int) -> No
                 model.set.remove(place)
                 model.firing[place[0]] = place[1]
             due = {key for key, time in model.set if time <= stage.now} - set(model.firing)
-            assert not due, f"late: {due}"
+            # What waits behind a timer of its key that is firing takes room, and with too much of that
+            # nothing more of the kind is loaded (docs/durable.md, "A full memory").
+            behind = [k for k, time in model.set if k in model.firing and time <= stage.now + AHEAD]
+            assert not due or len(behind) > share - PAGE, f"late: {due}"
             for key in KEYS:
                 assert await stage.times(key) == model.times(key)
 

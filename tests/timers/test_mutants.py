@@ -213,8 +213,8 @@ SEEN_BY_A_TEST: dict[str, tuple[tuple[str, str, str], Callable[[Stage], Coroutin
     "an operation that its caller has left is not begun": (
         (
             "key_order",
-            "                await self._run(operation, future)",
-            "                if not future.done():\n                    await self._run(operation, future)",
+            "                await self._run(key, operation, future)",
+            "                if not future.done():\n                    await self._run(key, operation, future)",
         ),
         test_operations.test_a_cancelled_call_goes_on_although_it_has_not_begun,
     ),
