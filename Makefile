@@ -110,7 +110,7 @@ lock:
 	rm -rf .cache/lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet --upgrade pip
-	.cache/lock/bin/python -m pip install --quiet --group build --group dev ".[demo,otlp,uvloop]"
+	.cache/lock/bin/python -m pip install --quiet --group build --group dev ".[demo,otlp,prometheus,uvloop]"
 	{ echo "# Made by 'make lock'; a pip constraints file. Everything that make demo and make test install."; \
 	  .cache/lock/bin/python -m pip freeze --all --exclude prosody-asyncio; } > .cache/lock.txt
 	mv .cache/lock.txt requirements/lock.txt

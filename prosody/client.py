@@ -14,7 +14,7 @@ from prosody.broker.factory import make_broker
 from prosody.broker.memory import MemoryBroker
 from prosody.config import Config
 from prosody.consume.consumer import Consumer
-from prosody.consume.parts import producer_settings
+from prosody.consume.parts import metrics_of, producer_settings
 from prosody.consume.picture import nothing, picture
 from prosody.consume.why import why_key
 from prosody.errors import (
@@ -94,6 +94,7 @@ class ProsodyClient:
         self._pid = os.getpid()
         self._client_id = socket.gethostname()
         self._tracing = Tracing(own=not config.core.mock)
+        self._metrics = metrics_of(config, runtime)
         settings = producer_settings(config, self._client_id)
         self._telemetry = ClientTelemetry(config, broker, settings, runtime)
         self._producer = Producer(
@@ -106,6 +107,7 @@ class ProsodyClient:
             ),
             tracing=self._tracing,
             report=self._telemetry.sent,
+            metrics=self._metrics,
         )
         self._consumer: Consumer | None = None
         self._recent: Recent | None = None
@@ -166,7 +168,7 @@ class ProsodyClient:
             consumer = Consumer(
                 self._config, self._broker, make_stores(self._config, self._runtime, self._cluster),
                 self._producer, methods, self._runtime, self._client_id, self._recent, self._tracing,
-                self._state, self._telemetry.events,
+                self._state, self._telemetry.events, self._metrics,
             )  # fmt: skip
             await consumer.start()
             self._telemetry.begin(subscribed=True)
@@ -203,6 +205,7 @@ class ProsodyClient:
                     self._sends_closed = True
                     async with contextlib.AsyncExitStack() as closing:  # the last one first
                         closing.push_async_callback(self._tracing.close)
+                        closing.callback(self._metrics.close)
                         closing.push_async_callback(self._telemetry.stop)
                         closing.push_async_callback(self._producer.stop)
 

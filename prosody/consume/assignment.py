@@ -87,6 +87,7 @@ class Assignment:
                 )
                 continue
             partition = self._start(tp, start)
+            self._shared.counts.assigned += 1
             _log.info(
                 "assigned %s (epoch %d), from offset %d",
                 partition.name,
@@ -99,6 +100,7 @@ class Assignment:
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         given_up = [self._held[tp] for tp in sorted(partitions) if tp in self._held]
         for partition in given_up:
+            self._shared.counts.revoked += 1
             _log.info(
                 "revoked %s (epoch %d), draining",
                 partition.name,
@@ -123,6 +125,7 @@ class Assignment:
         for tp in sorted(partitions):
             partition = self._held.get(tp)
             if partition is not None:
+                self._shared.counts.lost += 1
                 _log.warning(
                     "lost %s (epoch %d)", partition.name, partition.epoch, extra=fields_of(tp)
                 )
@@ -176,6 +179,7 @@ class Assignment:
             )
             return
         fresh = self._start(tp, start)
+        self._shared.counts.restarts += 1
         if partition.progress.to_commit() is not None:
             fresh.progress.committed = None  # the start was never committed: it is still to be
         self._shared.want_records()

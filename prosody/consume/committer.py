@@ -12,9 +12,9 @@ from prosody.errors import BrokerError, CommitMetadataTooLargeError
 from prosody.model.fields import fields_of_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from prosody.broker.protocol import BrokerConsumer
+    from prosody.broker.protocol import BrokerConsumer, TopicPartition
     from prosody.consume.assignment import Assignment
     from prosody.consume.partition import Partition
     from prosody.runtime import Runtime
@@ -29,6 +29,10 @@ _RETRY_S = 0.1
 
 _METADATA_MIN = 64
 """Characters; a broker that takes less is sent no metadata at all."""
+
+
+def _nobody(_: float, __: BaseException | None) -> None:
+    """Nobody wants to know."""
 
 
 class Committer:
@@ -52,6 +56,8 @@ class Committer:
         self._runtime = runtime
         self._lock = asyncio.Lock()
         self._failing = False
+        self.took: Callable[[float, BaseException | None], None] = _nobody
+        """Told of each commit when it began and how it failed, right after its end."""
         self._metadata_max = METADATA_MAX
         """What this broker takes, as far as it is known."""
 
@@ -118,7 +124,7 @@ class Committer:
             reached = [p.progress.reached for p in sent]
             texts = [p.progress.text(self._metadata_max) for p in sent]
             try:
-                await self._consumer.commit(
+                await self._timed(
                     {
                         p.topic_partition: OffsetAndMetadata(r.offset, text)
                         for p, r, text in zip(sent, reached, texts, strict=True)
@@ -141,6 +147,15 @@ class Committer:
                 self._failing = False
                 _log.info("commits succeed again")
             return sent, None
+
+    async def _timed(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        began = self._runtime.monotonic()
+        try:
+            await self._consumer.commit(offsets)
+        except BrokerError as error:
+            self.took(began, error)
+            raise
+        self.took(began, None)
 
     def _unsaved(self, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
         """Those still held, and further than their last commit.

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 from prosody.consume.assignment import Assignment
 from prosody.consume.committer import Committer
+from prosody.consume.counts import Counts
 from prosody.consume.filters import Filters
 from prosody.consume.inside import Inside
 from prosody.consume.keeping import Keeping
 from prosody.consume.lanes import Lanes
-from prosody.consume.parts import consumer_settings, dead_letter_writer
+from prosody.consume.metering import Metering
+from prosody.consume.parts import consumer_settings, dead_letter_writer, handler_spans
 from prosody.consume.poller import Poller
 from prosody.consume.probes import Probes
 from prosody.consume.shared import Shared
 from prosody.consume.steps import Steps
 from prosody.consume.watch import Watch
 from prosody.middleware.stacks import build
-from prosody.observe.handler_spans import HandlerSpans
+from prosody.observe.metrics import Metrics
 from prosody.observe.storm import Storms
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Consumer:
         tracing: Tracing | None = None,
         state: Callable[[], str] = lambda: "running",
         events: Buffer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Must be called in the event loop, and the context variables, that handlers are to run in.
 
@@ -66,33 +69,26 @@ class Consumer:
         :param tracing: where spans go; None makes none.
         :param state: what the client calls its state, for those who look.
         :param events: where telemetry events go; None reports nothing.
+        :param metrics: those of the client; None makes some of its own.
         """
         group_id = config.core.group_id
         assert group_id is not None, "checked before a consumer is made"
         options = config.consumer
         self._config = config
         self._runtime = runtime
-        self._broker_consumer = broker.consumer(consumer_settings(config, client_id))
+        member = self._broker_consumer = broker.consumer(consumer_settings(config, client_id))
         self._assignment = Assignment(options.shutdown_timeout)
-        self._committer = Committer(
-            self._broker_consumer, self._assignment, options.commit_interval, runtime
-        )
-        self._poller = Poller(
-            self._broker_consumer, self._assignment, options.poll_interval, runtime
-        )
-        storms = Storms(runtime)
-        spans = None
-        if tracing is not None:
-            spans = HandlerSpans(
-                tracing,
-                message_spans=options.message_spans,
-                timer_spans=options.timer_spans,
-                group_id=group_id,
-            )
+        self._committer = Committer(member, self._assignment, options.commit_interval, runtime)
+        self._poller = Poller(member, self._assignment, options.poll_interval, runtime)
+        storms, counts = Storms(runtime), Counts()
+        metrics = metrics or Metrics(runtime, group_id)
+        self._committer.took = metrics.committed
+        spans = handler_spans(config, tracing)
+        if spans is not None:
             self._poller.each_turn = spans.look
         dead_letters = dead_letter_writer(config, producer, runtime, storms, spans)
         self._keeping = None if stores is None else Keeping(
-            config, stores, broker, self._broker_consumer, methods, client_id, runtime, storms, events
+            config, stores, broker, member, methods, client_id, runtime, storms, counts, events
         )  # fmt: skip
         kept = None if self._keeping is None else self._keeping.kept
         self._stack = build(
@@ -101,6 +97,7 @@ class Consumer:
         )  # fmt: skip
         deduplication = self._stack.deduplication
         steps = Steps(methods, config.extra.session_timeout, runtime)
+        steps.lag = metrics.late
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         self._lanes = Lanes(
             self._stack, steps, loop, context, options.max_concurrency, self._torn_down
@@ -129,6 +126,7 @@ class Consumer:
             admitted=None if deduplication is None else deduplication.admitted,
             undecodable=storms.of(logging.getLogger("prosody.partition")),
             skipped=storms.of(logging.getLogger("prosody.partition")),
+            counts=counts,
         )
         self.inside = Inside(
             runtime,
@@ -141,7 +139,9 @@ class Consumer:
             self.stalled,
         )
         """For those who look and touch nothing."""
-        self.probes = Probes(config, self, self.inside)
+        self._metering = Metering(metrics, self.inside, counts, dead_letters)
+        self._watch.each_look = self._metering.look
+        self.probes = Probes(config, self, self.inside, metrics)
         self._assignment.connect(shared, self._committer, self._broker_consumer)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -215,6 +215,7 @@ class Consumer:
             # Whatever went wrong, cancellation included, the half-made member must not linger.
             await self._disconnect()
             raise
+        self._metering.begin()
         loop = asyncio.get_running_loop()
         for name, run in (
             ("poller", self._poller.run),
@@ -252,6 +253,7 @@ class Consumer:
 
     async def _disconnect(self) -> None:
         try:
+            self._metering.end()
             await self._broker_consumer.stop()
         finally:
             try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prosody.consume.partition import Partition
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
-    from prosody.stores.protocol import Stores, Trace
+    from prosody.stores.protocol import DeferStore, TimerStore, Trace
     from prosody.telemetry.buffer import Buffer
     from prosody.timers.due import DueTimer
     from prosody.timers.partition_timers import Change
@@ -45,7 +45,8 @@ SETTLE_S = 5.0
 class Durables:
     """What the durable sides of all partitions of one subscription share."""
 
-    stores: Stores
+    timers: TimerStore
+    deferred: DeferStore
     group_id: str
     deferring: DeferOptions | None
     """None in modes that defer nothing."""
@@ -83,7 +84,7 @@ class Durable:
         kinds = tuple(TimerKind) if self._deferring else (TimerKind.APPLICATION,)
         self.timers = PartitionTimers(
             segment,
-            durables.stores.timers,
+            durables.timers,
             durables.runtime,
             self._fire,
             limit=durables.timers_max,
@@ -96,7 +97,7 @@ class Durable:
         if durables.deferring is not None:
             self.deferrals = Deferrals(
                 segment,
-                durables.stores.deferred,
+                durables.deferred,
                 self.timers,
                 durables.deferring.defer_store_cache_size,
                 durables.runtime,

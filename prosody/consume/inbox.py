@@ -27,6 +27,7 @@ class Inbox:
         self._progress = partition.progress
         self._tracker = partition.tracker
         self._shared = shared
+        self._counts = shared.counts.topics[partition.topic_partition.topic]
         self._records: Sequence[Record] = ()
         self._next = 0
         """Index of the first record that is not admitted."""
@@ -81,9 +82,12 @@ class Inbox:
                 self._admissible = self._progress.admissible(shared.metadata_max)
                 if self._admissible <= 0:
                     return
-            begun = self._next
+            begun, before = self._next, room
             room = self._admit_some(min(end, begun + self._admissible), room, now)
-            self._admissible -= self._next - begun
+            taken, queued = self._next - begun, before - room
+            self._admissible -= taken
+            self._counts.consumed += queued
+            self._counts.skipped += taken - queued
         if self._next >= end:
             self.clear()
             shared.want_records()
@@ -158,6 +162,7 @@ class Inbox:
 
     def _admit_undecodable(self, record: Record, error: UndecodableError, now: float) -> bool:
         """Queue a record for the dead letters, or be done with it; whether it took a place."""
+        self._counts.undecodable += 1
         about = fields_of(self._partition.topic_partition, record.offset)
         more = self._shared.undecodable.allows(logging.ERROR, about)
         if more is not None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prosody.broker.protocol import ReaderSettings
+from prosody.consume.counted_stores import counted
 from prosody.consume.decode import decode
 from prosody.consume.durable import Durables
 from prosody.deferral.loader import Loader
@@ -15,6 +16,7 @@ from prosody.observe.tracing import current_trace
 if TYPE_CHECKING:
     from prosody.broker.protocol import Broker, BrokerConsumer
     from prosody.config import Config
+    from prosody.consume.counts import Counts
     from prosody.model.handler import HandlerMethods
     from prosody.observe.storm import Storms
     from prosody.runtime import Runtime
@@ -35,6 +37,7 @@ class Keeping:
         client_id: str,
         runtime: Runtime,
         storms: Storms,
+        counts: Counts,
         events: Buffer | None = None,
     ) -> None:
         """:param events: where telemetry events go."""
@@ -43,7 +46,8 @@ class Keeping:
         deferring = config.defer if config.mode == "pipeline" else None
         self.stores = stores
         self.durables = Durables(
-            stores,
+            counted(stores.timers, "timers", counts),
+            counted(stores.deferred, "deferred", counts),
             group_id,
             deferring,
             config.consumer.max_uncommitted,

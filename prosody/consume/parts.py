@@ -8,11 +8,13 @@ from prosody.broker.protocol import ConsumerSettings, ProducerSettings
 from prosody.consume.assignment import COMMIT_TIMEOUT_S
 from prosody.consume.durable import SETTLE_S
 from prosody.middleware.dead_letter import DeadLetterWriter
+from prosody.observe.handler_spans import HandlerSpans
+from prosody.observe.metrics import Metrics, can_be_scraped
 
 if TYPE_CHECKING:
     from prosody.config import Config
-    from prosody.observe.handler_spans import HandlerSpans
     from prosody.observe.storm import Storms
+    from prosody.observe.tracing import Tracing
     from prosody.produce import Producer
     from prosody.runtime import Runtime
 
@@ -38,6 +40,25 @@ def producer_settings(config: Config, client_id: str) -> ProducerSettings:
     """What the broker's side of a producer needs to know."""
     extra = config.extra
     return ProducerSettings(client_id, extra.compression, extra.partitioner)
+
+
+def metrics_of(config: Config, runtime: Runtime) -> Metrics:
+    """What a client measures; scraped where there are probes, and the extra that this needs."""
+    probed = not config.core.mock and config.consumer.probe_port is not None
+    return Metrics(runtime, config.core.group_id, scraped=probed and can_be_scraped())
+
+
+def handler_spans(config: Config, tracing: Tracing | None) -> HandlerSpans | None:
+    """Who puts spans around handlers; to be made in the context variables that these run in."""
+    group_id = config.core.group_id
+    if tracing is None or group_id is None:
+        return None
+    return HandlerSpans(
+        tracing,
+        message_spans=config.consumer.message_spans,
+        timer_spans=config.consumer.timer_spans,
+        group_id=group_id,
+    )
 
 
 def dead_letter_writer(

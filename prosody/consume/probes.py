@@ -13,11 +13,14 @@ from prosody.observe.answer import Answer, Request, document, told
 from prosody.observe.health import livez, readyz
 
 if TYPE_CHECKING:
+    import asyncio
+
     from prosody.config import Config
     from prosody.consume.inside import Inside
     from prosody.observe.answer import Route
     from prosody.observe.health import Subject
     from prosody.observe.http import HttpServer
+    from prosody.observe.metrics import Metrics
 
 _log = logging.getLogger("prosody.probes")
 
@@ -27,12 +30,19 @@ _USAGE = (
 )
 
 
+_NO_METRICS = (
+    "metrics are served where prometheus_client is installed: "
+    "pip install 'prosody-asyncio[prometheus]'"
+)
+
+
 class Probes:
     """The server of one subscription. There is none without ``probe_port``, and in mock mode."""
 
-    def __init__(self, config: Config, subject: Subject, inside: Inside) -> None:
+    def __init__(self, config: Config, subject: Subject, inside: Inside, metrics: Metrics) -> None:
         self._wanted = None if config.core.mock else config.consumer.probe_port
         self._routes: dict[str, Route] = {"/readyz": readyz(subject), "/livez": livez(subject)}
+        self._routes["/metrics"] = lambda request: scrape(metrics, request)
         if config.extra.debug_endpoint:
             self._routes["/debug/state"] = lambda _: document(picture(inside).as_dict())
             self._routes["/debug/why"] = lambda request: why(inside, request)
@@ -72,6 +82,16 @@ class Probes:
         server, self._server = self._server, None
         if server is not None:
             await server.stop()
+
+
+def scrape(metrics: Metrics, request: Request) -> Answer | asyncio.Future[Answer]:
+    """``/metrics``."""
+    if not metrics.scraped:
+        return told(request, 404, _NO_METRICS)
+    # Imported here, because the extra may not be installed.
+    from prosody.observe.prometheus import page
+
+    return page(metrics, request)
 
 
 def why(inside: Inside, request: Request) -> Answer:

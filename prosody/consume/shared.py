@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from prosody.consume.counts import Counts
 from prosody.consume.progress import METADATA_MAX
 
 if TYPE_CHECKING:
@@ -44,5 +45,7 @@ class Shared:
     """Makes what partitions keep in the stores; None when there are none."""
     admitted: Callable[[Run], None] | None = None
     """Told of each decoded message before it is queued; None where nothing is deduplicated."""
+    counts: Counts = field(default_factory=Counts)
+    """Read by metrics."""
     metadata_max: int = METADATA_MAX
     """Characters that may note what is finished ahead; admission stops before they do not suffice."""

@@ -14,7 +14,7 @@ from prosody.model.fields import fields
 from prosody.model.message import ExciseMessage, Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from prosody.model.fields import Fields
@@ -38,6 +38,10 @@ _ADVICE = (
 )
 
 
+def _nobody(_: float) -> None:
+    """Nobody wants to know."""
+
+
 class Steps:
     """The steps of all lanes of one subscription, and the lines about those that took too long.
 
@@ -56,6 +60,8 @@ class Steps:
         self.monotonic = runtime.monotonic
         self.due = float("-inf")
         """When the watch wants its turn. A step that ends later may be what it waits for."""
+        self.lag: Callable[[float], None] = _nobody
+        """Told at each look of the watch how late the loop was, in seconds."""
         self._by_handlers_s = 0.0
         """How much of the time since ``due`` handlers have used."""
         self._longest_s = 0.0
@@ -94,6 +100,7 @@ class Steps:
     def arrived(self, now: float) -> None:
         """The watch has its turn: was the loop late, and if so, was that not told yet?"""
         late_s = now - self.due
+        self.lag(late_s)
         others_s = late_s - self._by_handlers_s
         if others_s >= BLOCKED_S:
             self._tell(

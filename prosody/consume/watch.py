@@ -35,6 +35,10 @@ LOST_S = 2.0
 """A connection away for less is not worth a line: brokers restart, leaders and coordinators move."""
 
 
+def _nothing() -> None:
+    """There is nothing to do."""
+
+
 class Watch:
     """The loop that looks. ``stalled`` answers for probes at any time, without it."""
 
@@ -61,6 +65,8 @@ class Watch:
         self._runtime = runtime
         self._told: dict[Partition | Poller | Run, tuple[float, str]] = {}
         """What was told to be stalled: when, and its name."""
+        self.each_look: Callable[[], None] = _nothing
+        """Called at each look; what is to be done now and then."""
         self._lost_since: float | None = None
         self._lost_told = False
         self._lost_last = float("-inf")
@@ -76,6 +82,7 @@ class Watch:
             self._look_at_connection(now)
             self._look_at_stalls(now)
             self._storms.settle()
+            self.each_look()
 
     def stalled(self) -> list[str]:
         """What stands still for ``stall_threshold`` or longer, a text each."""

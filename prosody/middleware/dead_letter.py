@@ -84,6 +84,8 @@ class DeadLetterWriter:
         self._runtime = runtime
         self._storm = storms.of(_log)
         self._spans = spans
+        self.written = 0
+        """Dead letters that the failure topic has."""
 
     async def write(self, run: Run, error: BaseException | None) -> bool:
         """Write the dead letter of ``run``; False when a shutdown came first.
@@ -190,6 +192,7 @@ class DeadLetterWriter:
                 if not await pause(run, delay_s, failure):
                     return None
             else:
+                self.written += 1
                 # The topic has them all, with their errors; the log need not in a storm.
                 more = self._storm.allows(logging.ERROR, run)
                 if more is not None:

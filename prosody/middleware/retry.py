@@ -41,6 +41,8 @@ class Retry:
         self._runtime = runtime
         self._storm = storms.of(_log)
         self._max_retries = max_retries
+        self.retries = 0
+        """Attempts after one that failed."""
 
     def wrap(self, inner: Call) -> Call:
         max_retries = self._max_retries
@@ -61,6 +63,7 @@ class Retry:
                         return outcome
                     run.work_class = WorkClass.FAILURE
                     going_on = await self._back_off(run, failures, outcome)
+                    self.retries += going_on
                 if not going_on:
                     return ABANDONED
                 outcome = await inner(run)

@@ -72,6 +72,8 @@ class Scheduler:
         """A lane has been woken and has not run yet; kept by the lanes, and asked here to spare calls."""
         self.latest = 0.0
         """The time that was read last."""
+        self.note: Callable[[Run, float, Outcome | None], None] | None = None
+        """Told of each attempt how long it took and how it ended, while somebody measures."""
 
     @property
     def limit(self) -> int:
@@ -92,6 +94,10 @@ class Scheduler:
     def has_more(self) -> bool:
         """Whether ``take`` would find something."""
         return bool(self._free) and self._heap.waiting > 0
+
+    def class_time(self, work_class: int, now: float) -> float:
+        """Seconds of handler time that a class has used lately."""
+        return self._heap.class_time(work_class, now)
 
     def awaited_by(self, run: Run) -> bool:
         """Whether ``run`` waits for a permit."""
@@ -167,10 +173,12 @@ class Scheduler:
             if not run.permit and not await self._wait(run):
                 return ABANDONED
             place = run.place
+            outcome = None
             try:
                 if meter_begin is not None:
                     meter_begin(place, run.began)
-                return await inner(run)
+                outcome = await inner(run)
+                return outcome
             finally:
                 # The run is charged and its permit passed on; spelt out, because calls for each run
                 # would cost as much as what they do.
@@ -183,6 +191,8 @@ class Scheduler:
                 self._free += 1
                 if not self._looking and heap.waiting:
                     self._look_soon()
+                if self.note is not None:
+                    self.note(run, max(used_s, 0.0), outcome)
 
         return with_permit
 

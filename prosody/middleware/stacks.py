@@ -59,6 +59,10 @@ class Stack:
     """Which keys are held back; None where none ever is."""
     gate: Gate | None = None
     """Whether failing messages may be deferred; None where none ever is."""
+    retry: Retry | None = None
+    defer: Defer | None = None
+    redelivery: Redelivery | None = None
+    """These three for what they count; None where they are not in the stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,9 @@ def build(
         deduplication=deduplication,
         monopolization=monopolization,
         gate=gate,
+        retry=next((layer for layer in layers if isinstance(layer, Retry)), None),
+        defer=defer,
+        redelivery=redelivery,
     )
 
 

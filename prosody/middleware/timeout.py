@@ -65,6 +65,8 @@ class Timeout:
         self._cancelled: deque[tuple[float, float, Lane]] = deque()
         """Cancelled at its deadline: when that was, and when it had begun."""
         self._timer: asyncio.TimerHandle | None = None
+        self.cancelled = 0
+        """Handlers told to stop at their deadline."""
 
     def wrap(self, inner: Call) -> Call:
         """Answer ``inner``: the layer is there, but it has nothing to do for each run."""
@@ -129,6 +131,7 @@ class Timeout:
         return None
 
     def _cancel(self, run: Run) -> None:
+        self.cancelled += 1
         more = self._storm.allows(logging.WARNING, run)
         if more is not None:
             _log.warning(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import asyncio
+    from collections.abc import Callable, Sequence
 
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
@@ -39,8 +40,9 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Route: TypeAlias = Callable[[Request], Answer]
-"""Answers at once, from memory: while it does nothing else runs in the event loop."""
+Route: TypeAlias = "Callable[[Request], Answer | asyncio.Future[Answer]]"
+"""Answers from memory. At once, if that is quick, as nothing else runs in the event loop meanwhile; or else
+with a future, from a thread."""
 
 
 def told(request: Request, status: int, summary: str, details: Sequence[str] = ()) -> Answer:

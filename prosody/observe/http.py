@@ -87,8 +87,8 @@ class HttpServer:
         if not self._connections and self._all_gone is not None and not self._all_gone.done():
             self._all_gone.set_result(None)
 
-    def answer(self, request: h11.Request) -> Answer:
-        """What a request gets. Does not raise."""
+    def answer(self, request: h11.Request) -> Answer | asyncio.Future[Answer]:
+        """What a request gets, now or later. Does not raise."""
         path, _, query = request.target.decode("ascii").partition("?")
         route = self._routes.get(path)
         if route is None:
@@ -101,9 +101,7 @@ class HttpServer:
         try:
             return route(Request(dict(parse_qsl(query, keep_blank_values=True)), accept))
         except Exception:  # noqa: BLE001
-            # A fault of ours; the consumer is not to suffer for it, and who asked is to know.
-            _log.exception("internal fault in the answer to %s; please report this", path)
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return _fault(path)
 
 
 class Connection(asyncio.Protocol):
@@ -115,6 +113,8 @@ class Connection(asyncio.Protocol):
         self._request: h11.Request | None = None
         self._body = 0
         self._answered = False
+        self._late: asyncio.Future[Answer] | None = None
+        """An answer that is being made."""
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle
 
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._answered:
+        if self._answered or self._late is not None:
             return
         try:
             self._http.receive_data(data)
@@ -142,7 +142,20 @@ class Connection(asyncio.Protocol):
             return
         if complete:
             assert self._request is not None, "its end comes after its beginning"
-            self._send(self._server.answer(self._request))
+            answer = self._server.answer(self._request)
+            if isinstance(answer, Answer):
+                self._send(answer)
+            else:
+                self._late = answer
+                answer.add_done_callback(self._send_late)
+
+    def _send_late(self, answer: asyncio.Future[Answer]) -> None:
+        if answer.cancelled():
+            self.abort()  # the loop is on its way out
+            return
+        error = answer.exception()
+        if not self._transport.is_closing():
+            self._send(answer.result() if error is None else _fault("a request", error))
 
     def _read(self) -> bool:
         """Take what has come; whether it is time to answer.
@@ -185,6 +198,12 @@ class Connection(asyncio.Protocol):
         if self._request is None or self._request.method != b"HEAD":
             write(self._http.send(h11.Data(data=answer.body)) or b"")
         self._transport.close()  # what a slow reader has not taken is sent, until the deadline
+
+
+def _fault(path: str, error: BaseException | bool = True) -> Answer:
+    """A fault of ours; the consumer is not to suffer for it, and who asked is to know."""
+    _log.error("internal fault in the answer to %s; please report this", path, exc_info=error)
+    return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _refusal(status: HTTPStatus, **headers: str) -> Answer:

@@ -124,15 +124,20 @@ def fail(span: Span, error: BaseException) -> None:
     if not span.is_recording():
         return
     kind = type(error)
-    module = kind.__module__
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    span.set_attribute(ERROR_TYPE, name)
+    span.set_attribute(ERROR_TYPE, error_type(error))
     try:
         span.set_status(Status(StatusCode.ERROR, f"{kind.__name__}: {error}"))
         span.record_exception(error)
     except Exception:  # noqa: BLE001
         # An error that cannot be written is an error all the same.
         span.set_status(Status(StatusCode.ERROR, kind.__name__))
+
+
+def error_type(error: BaseException) -> str:
+    """What ``error.type`` says of an error: the full name of its class."""
+    kind = type(error)
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
 def follows_from(span: SpanContext) -> Link:
