@@ -61,7 +61,7 @@ class Work:
     """Key and id of some of the messages."""
 
 
-def work(count: int, *, ids: bool) -> Work:
+def work(count: int, *, ids: bool, distribution: str = "uniform") -> Work:
     """``count`` messages of 1,000 keys; one in a hundred is sent again, a few hundred later."""
     chance = random.Random(7)
     run = uuid.uuid4().hex
@@ -70,7 +70,7 @@ def work(count: int, *, ids: bool) -> Work:
     again: list[tuple[int, tuple[bytes, bytes]]] = []
     named: list[tuple[str, str]] = []
     distinct = 0
-    for key in keys("uniform", count, 1000):
+    for key in keys(distribution, count, 1000):
         if again and again[0][0] <= len(records):
             records.append(again.pop(0)[1])
             continue

@@ -63,7 +63,7 @@ def drop(address: str, keyspace: str) -> None:
     host, _, port = address.rpartition(":")
     cluster = Cluster([(host, int(port))], protocol_version=ProtocolVersion.V4)
     try:
-        cluster.connect().execute(f'DROP KEYSPACE "{keyspace}"', timeout=60.0)
+        cluster.connect().execute(f'DROP KEYSPACE IF EXISTS "{keyspace}"', timeout=60.0)
     finally:
         cluster.shutdown()
 
