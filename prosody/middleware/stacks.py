@@ -107,7 +107,7 @@ def build(
         runtime,
         monopolization.meter if monopolization else None,
     )
-    telemetry = None if events is None else Telemetry(events, runtime, spans)
+    telemetry = None if events is None else Telemetry(events, runtime, spans, timeout.running)
     deduplication = defer = redelivery = gate = None
     if pipeline and config.consumer.idempotence_cache_size:
         deduplication = _deduplication(config, storms, kept, recent)

@@ -25,7 +25,7 @@ from prosody.telemetry.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from prosody.middleware.base import Call
     from prosody.model.run import Run
@@ -38,12 +38,27 @@ if TYPE_CHECKING:
 class Telemetry:
     """Puts events into the buffer; whoever writes them takes them from there.
 
-    A message costs two tuples and one reading of the clock. That its handler is called is told with the
-    time of its permit, after which it waits for nothing.
+    A message that is handled well costs one entry and one reading of the clock. That its handler is called
+    is told with the time of its permit, after which it waits for nothing; and when it has ended, unless
+    the emitter looks before that: then it is told what runs. So both are in the topic as soon as if each
+    had been told at once.
     """
 
-    def __init__(self, buffer: Buffer, runtime: Runtime, spans: HandlerSpans | None) -> None:
-        """:param spans: whose span events name while there is a tracer."""
+    def __init__(
+        self,
+        buffer: Buffer,
+        runtime: Runtime,
+        spans: HandlerSpans | None,
+        running: Callable[[], Iterable[Run]],
+    ) -> None:
+        """
+        :param spans: whose span events name while there is a tracer.
+        :param running: the runs that are in their handlers.
+        """
+        self._running = running
+        self._told: set[Run] = set()
+        """Attempts under way of which it is told that they have begun, or will be with their span."""
+        buffer.before_look = self.tell_running
         self._buffer = buffer
         self._add = buffer.add
         self._monotonic = runtime.monotonic
@@ -59,6 +74,7 @@ class Telemetry:
         monotonic = self._monotonic
         spans = self._spans
         ordinary = self._attempt
+        told = self._told
 
         async def reported(run: Run) -> Outcome:
             record = run.record
@@ -71,15 +87,16 @@ class Telemetry:
             ):
                 return await ordinary(run, inner)
             # Spelt out, because this is the way of nearly every message.
-            demand = DEMANDS[run.work_class]
-            tp, offset = run.partition.topic_partition, record.offset
-            extend((MESSAGE_DISPATCHED, run.began, MESSAGE, tp, offset, key, demand))
             outcome = await inner(run)
-            if outcome is SUCCESS:
-                extend((MESSAGE_SUCCEEDED, monotonic(), MESSAGE, tp, offset, key, demand))
+            if outcome is SUCCESS and (not told or run not in told):
+                tp, demand = run.partition.topic_partition, DEMANDS[run.work_class]
+                extend((demand, run.began, MESSAGE, tp, record.offset, key, monotonic()))
             else:
-                more = demand + _failure(outcome)
-                buffer.add((MESSAGE_FAILED, monotonic(), MESSAGE, tp, offset, key, more))
+                if run in told:
+                    told.discard(run)
+                else:
+                    self._add(_attempt_of(run).dispatched(""))
+                self._add(_attempt_of(run).ended(outcome, monotonic()))
             if len(values) >= CROWDED_VALUES:
                 crowded()
             return outcome
@@ -104,11 +121,19 @@ class Telemetry:
 
         return retried
 
+    def tell_running(self) -> None:
+        """Tell of the attempts under way that they have begun."""
+        for run in self._running():
+            if run not in self._told:
+                self._told.add(run)
+                self._add(_attempt_of(run).dispatched(""))
+
     async def _attempt(self, run: Run, inner: Call) -> Outcome:
         """Any attempt: of a message or a timer, with a span or without."""
         if run.event is None:
             return await inner(run)  # undecodable: there is no handler to be called
         begun = _attempt_of(run)
+        self._told.add(run)
         if self._spans is not None and self._spans.live:
             self._begun[run] = begun  # told with its span, which is there in a moment
         else:
@@ -117,6 +142,7 @@ class Telemetry:
             outcome = await inner(run)
         finally:
             self._begun.pop(run, None)
+            self._told.discard(run)
         if begun.trace is None:
             self._add(begun.dispatched(""))  # its span could not be made
         self._add(begun.ended(outcome, self._monotonic()))

@@ -92,6 +92,10 @@ class Timeout:
     def _arm(self, delay_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._sweep)
 
+    def running(self) -> list[Run]:
+        """The runs that are in their handlers."""
+        return [run for lane in self.lanes() if (run := lane.run) is not None and run.handling]
+
     def _sweep(self) -> None:
         self._timer = None
         now = self._monotonic()

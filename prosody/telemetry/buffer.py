@@ -31,7 +31,7 @@ def _nobody() -> None:
 
 
 class Buffer:
-    """Events in the order in which they came. The oldest go when there are too many.
+    """Entries (``Event``) in the order in which they came. The oldest go when there are too many.
 
     ``values`` is the same list for good, so that those who report may keep its ``extend``. They call
     ``crowded`` when it has ``CROWDED_VALUES`` or more, and take ``add`` for what may be long.
@@ -39,7 +39,9 @@ class Buffer:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        """Of each event its values (``Event``), one event behind the other."""
+        """The values of each entry, one entry behind the other."""
+        self.before_look: Callable[[], None] = _nobody
+        """Called before what there is is written because its time has come: adds what goes on."""
         self.wake: Callable[[], None] = _nobody
         """Has the emitter look soon; may be called often."""
         self.dropped = 0
@@ -67,19 +69,23 @@ class Buffer:
         surplus = len(self) - EVENTS_MAX
         if surplus >= 0:
             # Many at once, so that it costs each event nearly nothing.
-            gone = surplus + EVENTS_MAX // 8
-            self.take(gone)
-            self.dropped += gone
+            self.drop(surplus + EVENTS_MAX // 8)
         self.wake()
 
+    def drop(self, count: int) -> None:
+        """Forget the oldest ``count`` entries."""
+        taken = self.take(count)
+        pairs = sum(type(more) is float for more in taken[_MORE::FIELDS])
+        self.dropped += len(taken) // FIELDS + pairs
+
     def take(self, count: int) -> list[Any]:
-        """The values of the oldest ``count`` events, or of as many as there are; they are out of here."""
+        """The values of the oldest ``count`` entries, or of as many as there are; they are out of here."""
         end = count * FIELDS
         taken = self.values[:end]
         del self.values[:end]
         if self._long_chars:
-            sizes = map(
-                len, map("".join, zip(taken[_KEY::FIELDS], taken[_MORE::FIELDS], strict=True))
-            )
-            self._long_chars -= sum(size for size in sizes if size > LONG_CHARS)
+            for key, more in zip(taken[_KEY::FIELDS], taken[_MORE::FIELDS], strict=True):
+                size = len(key) + (0 if type(more) is float else len(more))
+                if size > LONG_CHARS:
+                    self._long_chars -= size
         return taken

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from prosody.errors import BrokerError
 from prosody.telemetry.buffer import CROWDED
+from prosody.telemetry.events import FIELDS
 from prosody.telemetry.telling import Telling
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 1.0
 """How long an event waits for others, as in the reference."""
-SLICE: Final = 3000
-"""Events encoded in one turn of the loop: a few milliseconds."""
+SLICE: Final = 2000
+"""Entries encoded in one turn of the loop: a few milliseconds."""
 ADDED_MAX: Final = 32_768
 """Events that are encoded while others are being written; what comes then waits in the buffer."""
 WRITE_S: Final = 30.0
@@ -127,9 +128,8 @@ class Emitter:
         if writing is not None:
             writing.cancel()
             await asyncio.wait([writing], timeout=STOP_S)
-        left = len(self._buffer)
-        self._buffer.take(left)
-        self._lost(left)
+        self._buffer.drop(len(self._buffer))
+        self._lost()
         self._telling.dropped("the client was shut down before they could be written")
 
     async def flush(self) -> None:
@@ -140,6 +140,7 @@ class Emitter:
             TimeoutError
         ):  # what is left is written later, or counted by ``stop``
             async with asyncio.timeout(FLUSH_S):
+                self._buffer.before_look()
                 while self._writing is not None or self._added or len(self._buffer):
                     self._slice()
                     if self._writing is None:
@@ -157,6 +158,7 @@ class Emitter:
 
     def _look(self) -> None:
         assert self._loop is not None, "looked at in a loop"
+        self._buffer.before_look()
         waiting = len(self._buffer)
         self._look_at = None
         if waiting or self._subscribed or self._writing is not None:
@@ -177,12 +179,14 @@ class Emitter:
             self._slice_at.cancel()
             self._slice_at = None
         if self._ready and self._batches is not None and self._added < ADDED_MAX:
-            before = len(self._buffer)
             taken = self._buffer.take(SLICE)
-            self._added += before - len(self._buffer)
+            entries = len(taken) // FIELDS
+            self._added += entries
             try:
                 self._encoder.set_clock(self._runtime.monotonic(), self._runtime.wall())
-                self._batches.add(*self._encoder.encode(taken))
+                keys, values = self._encoder.encode(taken)
+                self._added += len(keys) - entries  # some are two events, some are not told
+                self._batches.add(keys, values)
             except Exception as fault:  # noqa: BLE001  # whoever called has to do with none of it
                 self._fault(fault)
             if len(self._buffer) >= CROWDED:
@@ -238,9 +242,9 @@ class Emitter:
                 await self._disconnect()  # whatever state it is in
                 return
 
-    def _lost(self, more: int = 0) -> None:
-        """What is out of the buffer, and ``more``, will not be written, or nobody will know."""
-        self._buffer.dropped += self._under_way + self._added + more
+    def _lost(self) -> None:
+        """What is out of the buffer will not be written, or nobody will know."""
+        self._buffer.dropped += self._under_way + self._added
         self._under_way = self._added = 0
 
     async def _connected(self) -> BrokerBatches:

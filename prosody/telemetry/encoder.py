@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from prosody.telemetry.events import MESSAGE, SENT
+from prosody.telemetry.events import MESSAGE, MESSAGE_DISPATCHED, MESSAGE_SUCCEEDED, SENT
 from prosody.telemetry.texts import Clock, json_text, second_text
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Encoder:
         offset_ms, time, last_ms = clock.offset_s * 1000.0, "", -1
         keys: list[bytes] = []
         texts: list[str] = []
+        places, known_keys, consumer = self._places, self._keys, self._consumer
         last: Any = None
         last_key = last_layout = ""
         last_tp: TopicPartition | None = None
@@ -59,7 +60,30 @@ class Encoder:
         for head, at, layout, tp, number, key, more in zip(
             value, value, value, value, value, value, value, strict=True
         ):
-            # What happens to a message comes together as a rule, and holds the same objects.
+            if type(more) is float:
+                # An attempt that ended well; in nearly all entries, so spelt out.
+                place = places.get(tp, "")
+                if not place and (place := self._place(tp)) is None:
+                    continue
+                known = known_keys.get(key)
+                if known is None:
+                    known = self._key(key)
+                field, key_bytes = known
+                rest = f'","offset":{number}{place}{field}{consumer}{head}}}'
+                ms = int(at * 1000.0 + offset_ms)
+                if ms != last_ms:
+                    last_ms = ms
+                    time = clock.text(ms)
+                keys += (key_bytes, key_bytes)
+                texts.append(f"{MESSAGE_DISPATCHED}{time}{rest}")
+                ms = int(more * 1000.0 + offset_ms)
+                if ms != last_ms:
+                    last_ms = ms
+                    time = clock.text(ms)
+                texts.append(f"{MESSAGE_SUCCEEDED}{time}{rest}")
+                last = None
+                continue
+            # What else happens to a message comes together as a rule, and holds the same objects.
             if (
                 number is not last
                 or key is not last_key

@@ -17,6 +17,9 @@ Event: TypeAlias = "tuple[str, float, str, TopicPartition, int, str, str]"
 those below; where; the offset, or when the timer is due in seconds; the key; and further fields as JSON
 text, each with a comma before it.
 
+An attempt at a message that ended well is two events in one, because nearly all are: the further fields
+instead of the head, then when it began, and at the end when it ended, which is how to tell it.
+
 Events wait as plain values one behind the other, not as tuples: thousands of these would have the garbage
 collector run again and again, which costs more than all else of telemetry."""
 

@@ -51,17 +51,20 @@ class TimerReports:
     ) -> None:
         """:param trace: the W3C headers of the present span."""
         self._add = buffer.add
+        self._buffer = buffer
         self._place = place
         self._monotonic = runtime.monotonic
         self._trace = trace
 
     def scheduled(self, kind: TimerKind, key: str, time: int, trace: Trace) -> None:
         """A timer was stored; ``trace`` is kept with it."""
+        self._buffer.before_look()  # that the handler was called is told before what it does
         now, more = self._monotonic(), traced(trace)
         self._add((TIMER_SCHEDULED, now, TIMERS[kind], self._place, time, key, more))
 
     def cancelled(self, kind: TimerKind, key: str, times: Iterable[int]) -> None:
         """Timers were removed before they fired."""
+        self._buffer.before_look()
         now, more = self._monotonic(), traced(self._trace())
         for time in times:
             self._add((TIMER_CANCELLED, now, TIMERS[kind], self._place, time, key, more))

@@ -13,7 +13,9 @@ from prosody.broker.kafka import KafkaBroker
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.runtime import SystemRuntime
 from tests.broker.levers import KafkaLevers, MemoryLevers
+from tests.client.support import unique
 from tests.durable.support import Place
+from tests.durable.telling import Told
 from tests.outages.conftest import log  # noqa: F401  # a fixture
 from tests.processes.conftest import report  # noqa: F401  # a fixture
 from tests.stores.support import drop_keyspace
@@ -109,3 +111,11 @@ def levers(request: pytest.FixtureRequest, place: Place) -> Levers:
     if place.mock:
         return MemoryLevers(place.cluster)
     return KafkaLevers(request.getfixturevalue("kafka_bootstrap"))
+
+
+@pytest.fixture
+async def told(place: Place) -> AsyncIterator[Told]:
+    await place.create_topic(partitions=1)
+    found = Told(place, await place.create_topic(unique("telemetry"), partitions=1))
+    yield found
+    await found.events.stop()

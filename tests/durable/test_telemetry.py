@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import socket
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from prosody import PermanentError
 from tests.client.support import unique
 from tests.durable.support import Failing, Handler
-from tests.telemetry.shapes import Events, brief
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from prosody import Context, Message, ProsodyClient, Timer
+    from prosody import Context, Message, Timer
     from tests.durable.support import Place
-
-
-class Told:
-    """A telemetry topic, and clients that write to it."""
-
-    def __init__(self, place: Place, topic: str) -> None:
-        self.place = place
-        self.topic = topic
-        self.events = Events(place, topic)
-
-    def client(self, **options: Any) -> ProsodyClient:
-        return self.place.client(telemetry_enabled=True, telemetry_topic=self.topic, **options)
-
-    async def of(self, client: ProsodyClient, *names: str) -> list[tuple[Any, ...]]:
-        """All events, once the client has left its group."""
-        await client.unsubscribe()
-        return brief(await self.events.all(), *names)
-
-
-@pytest.fixture
-async def told(place: Place) -> AsyncIterator[Told]:
-    await place.create_topic(partitions=1)
-    found = Told(place, await place.create_topic(unique("telemetry"), partitions=1))
-    yield found
-    await found.events.stop()
+    from tests.durable.telling import Told
 
 
 async def test_a_message_that_succeeds_and_one_that_fails(told: Told) -> None:

@@ -12,7 +12,7 @@ from prosody.telemetry.buffer import (
     LONG_CHARS_MAX,
     Buffer,
 )
-from prosody.telemetry.events import FIELDS, MESSAGE, MESSAGE_SUCCEEDED
+from prosody.telemetry.events import DEMANDS, FIELDS, MESSAGE, MESSAGE_SUCCEEDED
 
 TP = TopicPartition("t", 0)
 
@@ -34,6 +34,18 @@ def test_the_oldest_go_when_there_are_too_many_and_are_counted() -> None:
     left = len(buffer)
     assert offsets(buffer.take(left)) == list(range(buffer.dropped, EVENTS_MAX + 100))
     assert not len(buffer)
+
+
+def test_an_entry_that_is_two_events_counts_as_two_when_it_is_lost() -> None:
+    buffer = Buffer()
+    buffer.add(event(0))
+    buffer.values.extend((DEMANDS[0], 1.0, MESSAGE, TP, 1, "k", 2.0))
+    buffer.add(event(2, "k" * (LONG_CHARS + 1)))
+    buffer.drop(2)
+    assert (len(buffer), buffer.dropped) == (1, 3)
+    buffer.values.extend((DEMANDS[0], 1.0, MESSAGE, TP, 3, "k", 2.0))
+    assert offsets(buffer.take(2)) == [2, 3]
+    assert not buffer._long_chars
 
 
 def test_it_asks_for_a_look_when_it_is_crowded() -> None:

@@ -33,9 +33,11 @@ def field(text: str) -> str:
 
 
 @st.composite
-def events(draw: st.DrawFn) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """An event, and the fields that it has, written down plainly."""
-    group = draw(st.sampled_from(sorted(HEADS)))
+def entries(draw: st.DrawFn) -> tuple[tuple[Any, ...], list[tuple[float, dict[str, Any]]]]:
+    """An entry, and of each event in it the time and the fields that it has, written down plainly."""
+    group = draw(st.sampled_from([*sorted(HEADS), "pair", "pair"]))
+    if group == "pair":
+        return draw(pairs())
     head = draw(st.sampled_from(HEADS[group]))
     name = field(head)
     at = draw(st.floats(0, 5e8))
@@ -72,20 +74,40 @@ def events(draw: st.DrawFn) -> tuple[tuple[Any, ...], dict[str, Any]]:
         state = draw(texts)
         fields |= {"traceParent": "00-1", "traceState": state}
         more += e.traced({"traceparent": "00-1", "tracestate": state})
-    return (head, at, layout, tp, number, key, more), fields
+    return (head, at, layout, tp, number, key, more), [(at, fields)]
 
 
-@given(st.lists(events(), max_size=8), st.floats(0, 2e9))
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[tuple[Any, ...], list[tuple[float, dict[str, Any]]]]:
+    """An attempt that ended well."""
+    began, took_s = draw(st.floats(0, 5e8)), draw(st.floats(0, 5))
+    tp = TopicPartition(draw(texts), draw(st.integers(0, 3)))
+    number, key = draw(st.integers(0, 2**40)), draw(texts)
+    demand = draw(st.sampled_from(["normal", "failure"]))
+    head = e.DEMANDS[demand == "failure"]
+    told = [
+        (at, {
+            "type": f"prosody.message.{name}", "eventTime": None, "offset": number,
+            "topic": tp.topic, "partition": tp.partition, "key": key, "source": "gröup",
+            "hostname": "h\n", "demandType": demand,
+        })
+        for name, at in (("dispatched", began), ("succeeded", began + took_s))
+    ]  # fmt: skip
+    return (head, began, e.MESSAGE, tp, number, key, began + took_s), told
+
+
+@given(st.lists(entries(), max_size=8), st.floats(0, 2e9))
 def test_events_are_what_a_json_encoder_makes_of_their_fields(
-    made: list[tuple[tuple[Any, ...], dict[str, Any]]], wall: float
+    made: list[tuple[tuple[Any, ...], list[tuple[float, dict[str, Any]]]]], wall: float
 ) -> None:
     encoder = Encoder(OWN, "gröup", "sender", "h\n")
     encoder.set_clock(0.0, wall)
     # Twice: the second time from what it remembers.
     for _ in range(2):
         keys, values = encoder.encode([value for event, _ in made for value in event])
-        for (event, fields), key, value in zip(made, keys, values, strict=True):
-            time = datetime.fromtimestamp(int(event[1] * 1000.0 + wall * 1000.0) / 1000, UTC)
+        told = [each for _, of_entry in made for each in of_entry]
+        for (at, fields), key, value in zip(told, keys, values, strict=True):
+            time = datetime.fromtimestamp(int(at * 1000.0 + wall * 1000.0) / 1000, UTC)
             fields["eventTime"] = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             assert value == json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
             assert key == fields["key"].encode()
@@ -103,7 +125,8 @@ def encode(*events: tuple[Any, ...]) -> list[dict[str, Any]]:
 
 
 def test_nothing_is_told_about_the_topic_itself() -> None:
-    told = encode(message(OWN, 0, 1, "k"), message("t", 0, 1, "k"), message(OWN, 0, 1, "k"))
+    pair = (e.DEMANDS[0], 1.0, e.MESSAGE, TopicPartition(OWN, 0), 2, "k", 2.0)
+    told = encode(message(OWN, 0, 1, "k"), message("t", 0, 1, "k"), message(OWN, 0, 1, "k"), pair)
     assert [event["topic"] for event in told] == ["t"]
 
 
