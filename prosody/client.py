@@ -97,6 +97,7 @@ class ProsodyClient:
         self._metrics = metrics_of(config, runtime)
         settings = producer_settings(config, self._client_id)
         self._telemetry = ClientTelemetry(config, broker, settings, runtime)
+        self._metrics.events = self._telemetry.events
         self._producer = Producer(
             broker,
             settings,

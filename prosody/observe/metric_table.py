@@ -215,7 +215,7 @@ SKIPPED = Metric(
     "Records that the handler does not get: filtered, without a value, undecodable, or finished before",
 )  # fmt: skip
 
-# -- stores, commits, event loop ------------------------------------------------------------------
+# -- stores, telemetry, event loop ----------------------------------------------------------------
 
 STORE_UP = Metric(
     "prosody.store.up", _G, "{store}", _OF_GROUP,
@@ -224,6 +224,10 @@ STORE_UP = Metric(
 STORE_ERRORS = Metric(
     "prosody.store.errors", _C, "{error}", (GROUP, STORE),
     "Operations of a store that failed: `timers`, `deferred` or `dedup`",
+)  # fmt: skip
+TELEMETRY_DROPPED = Metric(
+    "prosody.telemetry.dropped", _C, "{event}", _OF_GROUP,
+    "Telemetry events that were lost: too many waited, or they could not be written; no series while off",
 )  # fmt: skip
 LOOP_LAG = Metric(
     "prosody.loop.lag", _H, "s", _OF_GROUP,
@@ -236,5 +240,5 @@ TABLE: Final = (
     LAG, UNCOMMITTED, IN_FLIGHT, WAITING, QUEUED, OLDEST_AGE, TIMERS_PENDING, DEFERRED_KEYS, DEFERRED_AGE,
     PERMITS_LIMIT, PERMITS_USED, SCHEDULER_WAITING, CLASS_SHARE, REFUSALS, TIMEOUTS,
     RETRIES, DEFERRED, REDELIVERED, DEFERRAL_CLOSED, DEDUP_HITS, DEAD_LETTERS, UNDECODABLE, SKIPPED,
-    STORE_UP, STORE_ERRORS, LOOP_LAG,
+    STORE_UP, STORE_ERRORS, TELEMETRY_DROPPED, LOOP_LAG,
 )  # fmt: skip

@@ -28,6 +28,7 @@ from prosody.observe.metric_table import (
     PROCESS_DURATION,
     SENT,
     TABLE,
+    TELEMETRY_DROPPED,
     Kind,
 )
 from prosody.observe.spans import KAFKA, SEND, error_type
@@ -63,6 +64,12 @@ class Source(Protocol):
         ...
 
 
+class Dropping(Protocol):
+    """What counts what it had to drop."""
+
+    dropped: int
+
+
 class Metrics:
     """What a client measures. Values survive its subscriptions, so counters only grow.
 
@@ -83,6 +90,8 @@ class Metrics:
         self.monotonic = runtime.monotonic
         self.latest: Numbers = {}
         """What the consumer told last, ages as times; counters include those of earlier subscriptions."""
+        self.events: Dropping | None = None
+        """Where telemetry events wait; None where there are none."""
         self.meter: Meter | None = None
         """That of the program's provider; None while it has none."""
         self.export: Callable[[Metrics], None] | None = None
@@ -164,6 +173,8 @@ class Metrics:
         """A counter or gauge, by series; ages as of now. In any thread."""
         if metric is SENT:
             return self._sent()
+        if metric is TELEMETRY_DROPPED:
+            return {} if self.events is None else {(self.group,): self.events.dropped}
         found = self.latest.get(metric.name, {})
         if not metric.is_age:
             return found

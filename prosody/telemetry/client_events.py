@@ -36,11 +36,6 @@ class ClientTelemetry:
             self.sent = SentReports(self.events, runtime).sent
             self.emitter = Emitter(broker, settings, topic, self.events, encoder, runtime)
 
-    @property
-    def dropped(self) -> int:
-        """Events that were lost."""
-        return 0 if self.events is None else self.events.dropped
-
     def begin(self, *, subscribed: bool = False) -> None:
         """See :meth:`Emitter.begin`."""
         if self.emitter is not None:

@@ -21,6 +21,7 @@ from prosody.observe.metric_table import (
     SCHEDULER_WAITING,
     STALLED,
     TABLE,
+    TELEMETRY_DROPPED,
     WAITING,
     Kind,
 )
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
 PROVIDER = "opentelemetry.metrics._internal._METER_PROVIDER"
 """By a private name: a program can set its provider only once."""
 ZERO = {
-    metric.name for metric in (STALLED, FAULTS, WAITING, QUEUED, SCHEDULER_WAITING, DEFERRAL_CLOSED)
+    metric.name
+    for metric in (
+        *(STALLED, FAULTS, WAITING, QUEUED, SCHEDULER_WAITING, DEFERRAL_CLOSED),
+        TELEMETRY_DROPPED,
+    )
 }
 """What stays at 0 when all is well."""
 
@@ -116,7 +121,9 @@ async def _everything() -> Exported:
 async def _clients(place: Place, service: Service) -> list[ProsodyClient]:
     failed = await place.create_topic(f"{place.topic}-failed", partitions=1)
     await place.create_topic(partitions=2)
-    shared: dict[str, Any] = {"mock": False, "probe_port": 0, "retry_base": 0.01}
+    shared: dict[str, Any] = {
+        "mock": False, "probe_port": 0, "retry_base": 0.01, "telemetry_enabled": True
+    }  # fmt: skip
     pipeline = place.client(
         **shared,
         mode="pipeline",
