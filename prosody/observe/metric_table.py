@@ -128,7 +128,7 @@ IN_FLIGHT = Metric(
 )  # fmt: skip
 WAITING = Metric(
     "prosody.partition.waiting", _G, "{event}", _OF_PARTITION,
-    "Messages and timers that wait for a first permit",
+    "Messages and timers that wait for a first permit, or for the deduplication store before that",
 )  # fmt: skip
 QUEUED = Metric(
     "prosody.partition.queued", _G, "{event}", _OF_PARTITION,
