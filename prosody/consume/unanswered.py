@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prosody.model.run import Run
-    from prosody.stores.answer import Answer
+    from prosody.stores.answer import StoreAnswer
 
 
 class Unanswered:
@@ -44,7 +44,7 @@ class Unanswered:
         asked.about = asked.listener = None
         return True
 
-    def _ended(self, asked: Answer[bool]) -> None:
+    def _ended(self, asked: StoreAnswer[bool]) -> None:
         run: Run = asked.about
         # Answered, failed or cancelled: what that means is looked at when the run has its turn.
         self.runs.discard(run)

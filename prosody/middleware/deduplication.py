@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prosody.model.fields import Fields
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
-    from prosody.stores.answer import Answer
+    from prosody.stores.answer import StoreAnswer
     from prosody.stores.protocol import DedupStore
 
 _log = logging.getLogger("prosody.deduplication")
@@ -78,7 +78,7 @@ class Entry:
         self.identity = identity
         self.finished = False
         """A copy of it was finished, here or elsewhere."""
-        self.asked: Answer[bool] | None = None
+        self.asked: StoreAnswer[bool] | None = None
         """The look-up in the store, under way or done."""
         self._entries = entries
         entries[identity] = weakref.ref(self)
@@ -195,7 +195,9 @@ class Deduplication:
 
         return deduplicated
 
-    async def _answer(self, run: Run, entry: Entry, asked: Answer[bool]) -> Answer[bool] | None:
+    async def _answer(
+        self, run: Run, entry: Entry, asked: StoreAnswer[bool]
+    ) -> StoreAnswer[bool] | None:
         """Wait until the look-up has ended, or a shutdown comes; answers the look-up.
 
         The store answers, or fails, within a deadline of its own.
@@ -222,7 +224,7 @@ class Deduplication:
             run.interruptible = None
         return asked
 
-    def _is_finished(self, run: Run, entry: Entry, asked: Answer[bool] | None) -> bool:
+    def _is_finished(self, run: Run, entry: Entry, asked: StoreAnswer[bool] | None) -> bool:
         """What is known of the message now that the store has answered."""
         # First, because a copy may have finished while this one waited for the store.
         if entry.finished or self.recent.knows(entry.identity):
@@ -259,24 +261,22 @@ class Deduplication:
             writing.about = run
             writing.listener = self._listener
 
-    def _written(self, writing: Answer[None]) -> None:
+    def _written(self, writing: StoreAnswer[None]) -> None:
         run: Run = writing.about
         self._recorded(writing, run)
         run.partition.written(run)
 
-    def _written_behind(self, writing: Answer[None]) -> None:
+    def _written_behind(self, writing: StoreAnswer[None]) -> None:
         _, about = writing.about
         self._recorded(writing, about)
 
-    def _recorded(self, writing: Answer[None], about: Run | Fields) -> None:
+    def _recorded(self, writing: StoreAnswer[None], about: Run | Fields) -> None:
         if writing.cancelled():
             self._not_recorded(asyncio.CancelledError(), about)
         elif (error := writing.exception()) is not None:
             self._not_recorded(error, about)
 
-    # The store
-
-    def _ask(self, store: DedupStore, identity: bytes, run: Run) -> Answer[bool] | None:
+    def _ask(self, store: DedupStore, identity: bytes, run: Run) -> StoreAnswer[bool] | None:
         try:
             return store.seen(identity)
         except Exception as error:  # noqa: BLE001

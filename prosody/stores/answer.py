@@ -19,7 +19,7 @@ _set_exception = asyncio.Future.set_exception
 _cancel = asyncio.Future.cancel
 
 
-class Answer(asyncio.Future[T]):
+class StoreAnswer(asyncio.Future[T]):
     """Of a store. Made by :meth:`open`, or by whoever sets ``listener``, which is not set by itself."""
 
     __slots__ = ("about", "listener")
@@ -27,7 +27,7 @@ class Answer(asyncio.Future[T]):
     about: Any
     """Whatever the listener wants to know it by, so that none has to be made for each answer; let go of
     when the listener has been told."""
-    listener: Callable[[Answer[T]], None] | None
+    listener: Callable[[StoreAnswer[T]], None] | None
     """Called once, within the call that ends this, in whichever way: it must not raise, and be short.
     There is one; whoever sets another knows that the earlier one is of no more use."""
 

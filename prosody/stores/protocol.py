@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from prosody.stores.answer import Answer
+    from prosody.stores.answer import StoreAnswer
 
 Trace: TypeAlias = Mapping[str, str]
 """W3C headers by name (``traceparent``, ``tracestate``, ``baggage``); empty when there is no trace.
@@ -238,11 +238,11 @@ class DedupStore(Protocol):
     looks at is not logged.
     """
 
-    def seen(self, identity: bytes) -> Answer[bool]:
+    def seen(self, identity: bytes) -> StoreAnswer[bool]:
         """Whether ``identity`` was recorded, and has not expired (``idempotence_ttl``)."""
         ...
 
-    def record(self, identity: bytes) -> Answer[None]:
+    def record(self, identity: bytes) -> StoreAnswer[None]:
         """Record it, for ``idempotence_ttl``."""
         ...
 

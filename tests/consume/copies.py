@@ -16,7 +16,7 @@ from prosody.broker.protocol import Start
 from prosody.errors import StoreError
 from prosody.middleware.deduplication import Deduplication
 from prosody.model.outcome import SUCCESS, Kind, Outcome
-from prosody.stores.answer import Answer
+from prosody.stores.answer import StoreAnswer
 from prosody.stores.memory.dedup import MemoryDedupStore
 from prosody.stores.memory.state import MemoryStoreState
 from tests.consume.fakes import TP, Around, record
@@ -77,9 +77,9 @@ class Seen:
 class WatchedStore(MemoryDedupStore):
     """Says which record was asked for last."""
 
-    last: Answer[None] | None = None
+    last: StoreAnswer[None] | None = None
 
-    def record(self, identity: bytes) -> Answer[None]:
+    def record(self, identity: bytes) -> StoreAnswer[None]:
         self.last = None
         self.last = super().record(identity)
         return self.last

@@ -13,7 +13,7 @@ import prosody.consume.partition as partition_module
 from prosody.consume import unanswered as the_module
 from prosody.consume.doing import doing
 from prosody.errors import StoreError
-from prosody.stores.answer import Answer
+from prosody.stores.answer import StoreAnswer
 from tests.consume.fakes import Around, Stage, lanes_of, record
 from tests.mutant import mutant
 from tests.support import run_virtual, settle
@@ -30,14 +30,14 @@ class Asking:
     def __init__(self, **options: Any) -> None:
         self.stage = Stage()
         self.around = Around(self.stage, **options)
-        self.asked: dict[int, Answer[bool]] = {}
+        self.asked: dict[int, StoreAnswer[bool]] = {}
         self.runs: dict[int, Run] = {}
         object.__setattr__(self.around.shared, "admitted", self._admitted)
         self.partition = self.around.partition()
 
     def _admitted(self, run: Run) -> None:
         assert run.record is not None
-        asked: Answer[bool] = Answer.open()
+        asked: StoreAnswer[bool] = StoreAnswer.open()
         if run.key == "known":
             asked.set_result(False)
         self.asked[run.record.offset] = asked

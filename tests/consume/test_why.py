@@ -15,7 +15,7 @@ from prosody.consume import doing as the_doing
 from prosody.consume import inside as the_inside
 from prosody.consume import why as the_module
 from prosody.consume.picture import picture
-from prosody.stores.answer import Answer
+from prosody.stores.answer import StoreAnswer
 from prosody.stores.memory import MemoryStoreState
 from tests.mutant import mutant
 from tests.support import FakeRuntime, other_tasks, run_virtual, settle
@@ -303,7 +303,7 @@ async def draining(scene: Scene) -> None:
 @scenario()
 async def gone_to_deduplication(scene: Scene) -> None:
     scene.hangs = False
-    recording: Answer[None] = Answer.open()
+    recording: StoreAnswer[None] = StoreAnswer.open()
 
     consumer = scene.client._consumer
     assert consumer is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cassandra.query import UNSET_VALUE
 
 from prosody.errors import StoreError
-from prosody.stores.answer import Answer
+from prosody.stores.answer import StoreAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -175,9 +175,9 @@ class TableLink:
         for at in range(0, max(1, len(rows)), 3):
             yield rows[at : at + 3]
 
-    def write(self, name: str, *values: Any) -> Answer[None]:
+    def write(self, name: str, *values: Any) -> StoreAnswer[None]:
         loop = asyncio.get_running_loop()
-        done: Answer[None] = Answer.open()
+        done: StoreAnswer[None] = StoreAnswer.open()
 
         def run() -> None:
             if done.cancelled():
@@ -195,9 +195,9 @@ class TableLink:
     async def times_of(self, segment: Any, key: str, kind: int) -> Rows:
         return await self.read("times.get", segment, key, kind)
 
-    def seen(self, identity: bytes) -> Answer[bool]:
+    def seen(self, identity: bytes) -> StoreAnswer[bool]:
         loop = asyncio.get_running_loop()
-        found: Answer[bool] = Answer.open()
+        found: StoreAnswer[bool] = StoreAnswer.open()
 
         def look() -> None:
             if not found.done():
@@ -206,7 +206,7 @@ class TableLink:
         loop.call_soon(look)
         return found
 
-    def record(self, identity: bytes, ttl: int) -> Answer[None]:
+    def record(self, identity: bytes, ttl: int) -> StoreAnswer[None]:
         return self.write("dedup.record", identity, ttl)
 
 

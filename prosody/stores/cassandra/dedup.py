@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prosody.runtime import Runtime
-    from prosody.stores.answer import Answer
+    from prosody.stores.answer import StoreAnswer
     from prosody.stores.cassandra.link import Link
 
 
@@ -26,8 +26,8 @@ class CassandraDedupStore:
         self._runtime = runtime
         self._ttl_s = ttl_s
 
-    def seen(self, identity: bytes) -> Answer[bool]:
+    def seen(self, identity: bytes) -> StoreAnswer[bool]:
         return self._link().seen(identity)
 
-    def record(self, identity: bytes) -> Answer[None]:
+    def record(self, identity: bytes) -> StoreAnswer[None]:
         return self._link().record(identity, time_to_live(self._ttl_s, self._runtime.wall()))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cassandra import OperationTimedOut
 
 from prosody.errors import StoreDownError, StoreError
-from prosody.stores.answer import Answer
+from prosody.stores.answer import StoreAnswer
 from prosody.stores.cassandra.errors import TIMED_OUT, UNREACHABLE, is_outage, reason, store_error
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ LOST_AFTER_S: Final = 5.0
 """A request the driver has not ended so long after its deadline is given up."""
 
 
-class Op(Answer[Any]):
+class Op(StoreAnswer[Any]):
     """One operation of one caller, who may cancel it at any time."""
 
     __slots__ = ("deadline", "size", "value")
@@ -129,7 +129,9 @@ class Groups:
         self.requests = 0
         """Sent so far, repeated ones included."""
 
-    def submit(self, kind: Kind, value: Any, routing_key: bytes | None, size: int) -> Answer[Any]:
+    def submit(
+        self, kind: Kind, value: Any, routing_key: bytes | None, size: int
+    ) -> StoreAnswer[Any]:
         """Ask for an operation. Cancelling the future leaves nothing behind.
 
         :param routing_key: of its partition; None for one that is never grouped.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 
-    from prosody.stores.answer import Answer
+    from prosody.stores.answer import StoreAnswer
     from prosody.stores.cassandra.bridge import Rows
     from prosody.stores.cassandra.groups import Groups
 
@@ -77,11 +77,11 @@ class Link:
             rows = [row[1:] for row in await self.read("times.get", segment, key, kind)]
         return rows
 
-    def seen(self, identity: bytes) -> Answer[bool]:
+    def seen(self, identity: bytes) -> StoreAnswer[bool]:
         """Whether there is a deduplication record, grouped with others."""
         return self.groups.submit(self._seen, identity, identity, len(identity))
 
-    def record(self, identity: bytes, ttl: int) -> Answer[None]:
+    def record(self, identity: bytes, ttl: int) -> StoreAnswer[None]:
         """Write a deduplication record, grouped with others."""
         # One for every message: its two values are written here, and the second is nearly always the same.
         if ttl != self._ttl:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from prosody.errors import StoreDownError
-from prosody.stores.answer import Answer
+from prosody.stores.answer import StoreAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,7 +31,7 @@ class MemoryDedupStore:
         self._runtime = runtime
         self._ttl_s = ttl_s
 
-    def seen(self, identity: bytes) -> Answer[bool]:
+    def seen(self, identity: bytes) -> StoreAnswer[bool]:
         state = self._state
         if state.on_call is not None:
             return _answer_of(self._seen_with_faults(identity))
@@ -39,7 +39,7 @@ class MemoryDedupStore:
             raise StoreDownError(state.problem)
         return _done(self._seen(identity))
 
-    def record(self, identity: bytes) -> Answer[None]:
+    def record(self, identity: bytes) -> StoreAnswer[None]:
         state = self._state
         if state.on_call is not None or state.on_done is not None:
             return _answer_of(self._record_with_faults(identity))
@@ -72,16 +72,16 @@ class MemoryDedupStore:
                 seen.popitem(last=False)
 
 
-def _done(result: T) -> Answer[T]:
+def _done(result: T) -> StoreAnswer[T]:
     """One that is there already."""
-    answer: Answer[T] = Answer.open()
+    answer: StoreAnswer[T] = StoreAnswer.open()
     answer.set_result(result)
     return answer
 
 
-def _answer_of(call: Coroutine[Any, Any, T]) -> Answer[T]:
+def _answer_of(call: Coroutine[Any, Any, T]) -> StoreAnswer[T]:
     """One that its owner may end at any time, which cancels ``call``."""
-    future: Answer[T] = Answer.open()
+    future: StoreAnswer[T] = StoreAnswer.open()
     task = asyncio.get_running_loop().create_task(call)
 
     def ended(task: asyncio.Task[T]) -> None:
