@@ -272,8 +272,8 @@ def no_regular_commits(patch: pytest.MonkeyPatch) -> None:
 def commits_stop_at_a_failure(patch: pytest.MonkeyPatch) -> None:
     note = Committer._note_failure
 
-    def gives_up(self: Any, error: BrokerError) -> None:
-        note(self, error)
+    def gives_up(self: Any, error: BrokerError, sent: Any) -> None:
+        note(self, error, sent)
         self._interval_s = 1e9
 
     patch.setattr(Committer, "_note_failure", gives_up)
