@@ -13,8 +13,10 @@ WHICH_HALF := import prosody._core as core; print("prosody core:", core.IMPLEMEN
 # No half at all, or the wrong one, ends the run: the tests must not quietly test one half twice.
 COMPILED_HALF := import sys, prosody._core as core; sys.exit(core.FALLBACK_REASON)
 
-# Tests whose outcome depends on which half of the core runs.
-OVER_THE_CORE := tests/client tests/consume $(wildcard tests/simulation/test_*.py)
+# Tests whose outcome depends on which half of the core runs; those that look at a client from outside do not.
+FROM_OUTSIDE := codecs counts logs metrics probes telemetry_spans tracing
+OVER_THE_CORE := $(filter-out $(FROM_OUTSIDE:%=tests/client/test_%.py),$(wildcard tests/client/test_*.py)) \
+	tests/consume $(wildcard tests/simulation/test_*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
