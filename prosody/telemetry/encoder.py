@@ -48,6 +48,7 @@ class Encoder:
         """
         clock = self._clock
         offset_ms, time, last_ms = clock.offset_s * 1000.0, "", -1
+        began, began_ms = "", -1  # those that end together have begun together as a rule
         keys: list[bytes] = []
         texts: list[str] = []
         places, known_keys, consumer = self._places, self._keys, self._consumer
@@ -71,11 +72,11 @@ class Encoder:
                 field, key_bytes = known
                 rest = f'","offset":{number}{place}{field}{consumer}{head}}}'
                 ms = int(at * 1000.0 + offset_ms)
-                if ms != last_ms:
-                    last_ms = ms
-                    time = clock.text(ms)
+                if ms != began_ms:
+                    began_ms = ms
+                    began = clock.text(ms)
                 keys += (key_bytes, key_bytes)
-                texts.append(f"{MESSAGE_DISPATCHED}{time}{rest}")
+                texts.append(f"{MESSAGE_DISPATCHED}{began}{rest}")
                 ms = int(more * 1000.0 + offset_ms)
                 if ms != last_ms:
                     last_ms = ms
