@@ -48,7 +48,7 @@ def partition_for(
     )
 
 
-_REMEMBERED = 8192
+_REMEMBERED = 16_384
 """Keys whose partition ``Partitions`` remembers."""
 _REMEMBERED_BYTES = 256
 """Longer keys are worked out each time."""
@@ -74,7 +74,9 @@ class Partitions:
         if -1 in found:
             for n, partition in enumerate(found):
                 if partition < 0:
-                    found[n] = self._find(keys[n])
+                    key = keys[n]
+                    # Perhaps it stood in this list before, and was found then.
+                    found[n] = known[key] if key in known else self._find(key)
         return found
 
     def _find(self, key: bytes) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import TopicPartition
 
-_KEYS_MAX: Final = 8192
+_KEYS_MAX: Final = 16_384
 _KEY_CHARS_MAX: Final = 256
 """Longer keys are not remembered."""
 _PLACES_MAX: Final = 4096
