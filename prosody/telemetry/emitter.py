@@ -66,6 +66,8 @@ class Emitter:
         self._batches: BrokerBatches | None = None
         self._ready = False
         """The batches know the topic: events may be added."""
+        self._asked = False
+        """What waits was to be encoded before they did."""
         self._look_at: asyncio.TimerHandle | None = None
         self._slice_at: asyncio.Handle | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -189,8 +191,11 @@ class Emitter:
                 self._batches.add(keys, values)
             except Exception as fault:  # noqa: BLE001  # whoever called has to do with none of it
                 self._fault(fault)
+            self._asked = False
             if len(self._buffer) >= CROWDED:
                 self._wake()
+        else:
+            self._asked = len(self._buffer) > 0
         self._start_writing()
 
     # -- writing ----------------------------------------------------------------------------------
@@ -213,7 +218,7 @@ class Emitter:
             self._fault(fault)
 
     async def _write(self) -> None:
-        """Write what there is, and what comes meanwhile, until nothing is left or a write fails."""
+        """Write what is encoded, and what is meanwhile, until little is left or a write fails."""
         while True:
             try:
                 batches = await self._connected()
@@ -223,11 +228,12 @@ class Emitter:
                 self._failed(error)
                 return
             self._ready = True
-            if not self._added:
-                if not len(self._buffer):
-                    self._works()
-                    return
+            if not self._added and (self._asked or len(self._buffer) >= CROWDED):
                 self._slice()
+            if not self._added:
+                # Few, if any: they wait for others, or each write would be of a handful.
+                self._works()
+                return
             self._under_way, self._added = self._added, 0
             lost, problem = await batches.write(WRITE_S)
             self._under_way = 0
