@@ -25,7 +25,7 @@ from benchmarks.path.places import kafka_place
 from benchmarks.stores.__main__ import drop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.dedup import Work
     from benchmarks.path.places import Place
@@ -117,7 +117,7 @@ async def compare(arguments: argparse.Namespace) -> bool:
     return not any(row.faults for (_, name), rows in found.items() for row in rows if name == OURS)
 
 
-def table(found: dict[tuple[str, str], Sequence[Row]] | Any, count: int) -> str:
+def table(found: Mapping[tuple[str, str], Sequence[Row]], count: int) -> str:
     """Medians of the rounds."""
     lines = [
         f"## An id each over Cassandra, Kafka, Zipf(1.0) over 1,000 keys, {count:,} messages",

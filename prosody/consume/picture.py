@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prosody.consume.doing import doing, short
 from prosody.consume.inside import run_of
@@ -159,15 +159,22 @@ def _waited(waiting: tuple[float, Run]) -> tuple[float, str]:
     return since, run.key
 
 
-def _run(inside: Inside, run: Run) -> RunSnapshot:
+def _event(run: Run) -> dict[str, Any]:
+    """Which event it is of, and how often that was tried."""
     topic, partition = run.partition.topic_partition
+    return {
+        "topic": topic,
+        "partition": partition,
+        "key": short(run.key),
+        "offset": None if run.record is None else run.record.offset,
+        "timer": None if run.timer is None else _utc(run.timer.time),
+        "attempt": run.attempt,
+    }
+
+
+def _run(inside: Inside, run: Run) -> RunSnapshot:
     return RunSnapshot(
-        topic=topic,
-        partition=partition,
-        key=short(run.key),
-        offset=None if run.record is None else run.record.offset,
-        timer=None if run.timer is None else _utc(run.timer.time),
-        attempt=run.attempt,
+        **_event(run),
         handling=run.handling,
         since=_utc_of(inside.runtime, run.began),
         doing=doing(run, inside.stack.scheduler, inside.runtime),
@@ -175,14 +182,8 @@ def _run(inside: Inside, run: Run) -> RunSnapshot:
 
 
 def _waiting(inside: Inside, run: Run, since: float) -> WaitingKey:
-    topic, partition = run.partition.topic_partition
     return WaitingKey(
-        topic=topic,
-        partition=partition,
-        key=short(run.key),
-        offset=None if run.record is None else run.record.offset,
-        timer=None if run.timer is None else _utc(run.timer.time),
-        attempt=run.attempt,
+        **_event(run),
         since=_utc_of(inside.runtime, since),
         waited_s=round(inside.runtime.monotonic() - since, 3),
     )

@@ -92,11 +92,12 @@ class Telemetry:
                 tp, demand = run.partition.topic_partition, DEMANDS[run.work_class]
                 extend((demand, run.began, MESSAGE, tp, record.offset, key, monotonic()))
             else:
+                begun = _attempt_of(run)
                 if run in told:
                     told.discard(run)
                 else:
-                    self._add(_attempt_of(run).dispatched(""))
-                self._add(_attempt_of(run).ended(outcome, monotonic()))
+                    self._add(begun.dispatched(""))
+                self._add(begun.ended(outcome, monotonic()))
             if len(values) >= CROWDED_VALUES:
                 crowded()
             return outcome

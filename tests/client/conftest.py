@@ -11,6 +11,7 @@ from prosody.broker.kafka import KafkaBroker
 from prosody.broker.memory import MemoryBroker, MemoryCluster
 from prosody.runtime import SystemRuntime
 from tests.client.support import Place
+from tests.observe.tracers import spans  # noqa: F401  # a fixture
 from tools.look import KafkaLook, MemoryLook
 
 if TYPE_CHECKING:

@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
-    found = Spans()
-    found.configure(monkeypatch)
-    return found
-
-
-@pytest.fixture
 def _stores(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Timers and deferral over a real Kafka too, without a Cassandra: it keeps the same maps."""
     if not isinstance(place.broker, MemoryBroker):

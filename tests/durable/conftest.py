@@ -16,6 +16,7 @@ from tests.broker.levers import KafkaLevers, MemoryLevers
 from tests.client.support import unique
 from tests.durable.support import Place
 from tests.durable.telling import Told
+from tests.observe.tracers import spans  # noqa: F401  # a fixture
 from tests.outages.conftest import log  # noqa: F401  # a fixture
 from tests.processes.conftest import report  # noqa: F401  # a fixture
 from tests.stores.support import drop_keyspace

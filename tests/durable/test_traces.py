@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from tests.durable.support import Place
 
 
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
-    found = Spans()
-    found.configure(monkeypatch)
-    return found
-
-
 @pytest.mark.parametrize("restart", [False, True], ids=["one life", "restart"])
 async def test_a_deferred_message_goes_on_in_the_trace_of_its_first_attempt(
     place: Place, spans: Spans, restart: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -13,7 +14,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExportResult
     from opentelemetry.trace import SpanContext
@@ -64,6 +64,14 @@ class Spans:
 
     def names(self) -> list[str]:
         return [span.name for span in self.exporter.get_finished_spans()]
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+    """Tests of a folder have it by an import in its ``conftest.py``."""
+    found = Spans()
+    found.configure(monkeypatch)
+    return found
 
 
 def context_of(span: ReadableSpan) -> SpanContext:
