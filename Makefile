@@ -94,7 +94,7 @@ bench: $(VENV)/.dev
 
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev
-	$(PY) -m benchmarks.compare $(ARGS)
+	$(PY) -m benchmarks.tracking $(ARGS)
 
 # With the standard library alone, so that eval "$$(make services)" gets the variables and nothing else.
 services:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.compare.bars import BARS
-from benchmarks.compare.picture import draw
-from benchmarks.compare.report import page
-from benchmarks.compare.results import Case, Run, structure_of
-from benchmarks.compare.runner import ROOT, bench_files
+from benchmarks.tracking.bars import BARS
+from benchmarks.tracking.picture import draw
+from benchmarks.tracking.report import page
+from benchmarks.tracking.results import Case, Run, structure_of
+from benchmarks.tracking.runner import ROOT, bench_files
 
 if TYPE_CHECKING:
     from pathlib import Path

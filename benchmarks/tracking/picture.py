@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from benchmarks.compare.results import (
+from benchmarks.tracking.results import (
     COMPILED,
     COMPILED_SCAN,
     PURE,
@@ -23,7 +23,7 @@ from benchmarks.compare.results import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.compare.results import Seconds
+    from benchmarks.tracking.results import Seconds
 
 COLUMNS = 2
 LOOKS: dict[str, dict[str, Any]] = {

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.compare.results import RATIOS, SIDES, in_order, ratios
-from benchmarks.compare.verdict import LARGE, OK, TOLERANCE, TOLERANCE_LARGE, TRIES
+from benchmarks.tracking.results import RATIOS, SIDES, in_order, ratios
+from benchmarks.tracking.verdict import LARGE, OK, TOLERANCE, TOLERANCE_LARGE, TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.compare.bars import Bar
-    from benchmarks.compare.results import Run, Seconds
-    from benchmarks.compare.verdict import Row
+    from benchmarks.tracking.bars import Bar
+    from benchmarks.tracking.results import Run, Seconds
+    from benchmarks.tracking.verdict import Row
 
 
 WANDER = f"""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.compare.results import Document
+    from benchmarks.tracking.results import Document
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 1_800.0

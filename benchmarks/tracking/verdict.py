@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.compare.results import Measured, order, ratios
+from benchmarks.tracking.results import Measured, order, ratios
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from benchmarks.compare.bars import Bar
-    from benchmarks.compare.results import Case, Document, Seconds
+    from benchmarks.tracking.bars import Bar
+    from benchmarks.tracking.results import Case, Document, Seconds
 
 OK, FALLEN, MISSING, RISEN, NEW = "ok", "FALLEN", "MISSING", "risen", "new"
 NO_RATIO = "no ratio"

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.compare import report
-from benchmarks.compare.bars import BARS, Bar
-from benchmarks.compare.results import Case, Measured, Run, ratios
-from benchmarks.compare.verdict import FALLEN, MISSING, NEW, OK, RISEN, compare, faults, tried
+from benchmarks.tracking import report
+from benchmarks.tracking.bars import BARS, Bar
+from benchmarks.tracking.results import Case, Measured, Run, ratios
+from benchmarks.tracking.verdict import FALLEN, MISSING, NEW, OK, RISEN, compare, faults, tried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.compare.results import Document, Seconds
+    from benchmarks.tracking.results import Document, Seconds
 
 PUSH = Case("key queue", "push", 64)
 LARGE = Case("key queue", "push", 100_000)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.compare.results import COMPILED, COMPILED_SCAN, PURE, PURE_SCAN, SIDES, Case
+from benchmarks.tracking.results import COMPILED, COMPILED_SCAN, PURE, PURE_SCAN, SIDES, Case
 
 if TYPE_CHECKING:
-    from benchmarks.compare.results import Seconds
+    from benchmarks.tracking.results import Seconds
 
 SMALL, USUAL, LARGE = 64, 8_192, 100_000
 

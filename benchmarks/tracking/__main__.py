@@ -1,4 +1,4 @@
-"""``python -m benchmarks.compare``: the core's benchmarks against the stored run, by ratios.
+"""``python -m benchmarks.tracking``: the core's benchmarks against the stored run, by ratios.
 
 Seconds of two runs are never compared: a shared machine is twice as slow now and then. The ratio of the
 two halves within one run stays, so one that falls says that the compiled half lost ground. Ends with 1
@@ -12,16 +12,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.compare import report
-from benchmarks.compare.bars import BARS
-from benchmarks.compare.results import Measured, Run
-from benchmarks.compare.runner import ROOT, BenchmarkError, about, bench_files, run
-from benchmarks.compare.verdict import TRIES, faults, tried
+from benchmarks.tracking import report
+from benchmarks.tracking.bars import BARS
+from benchmarks.tracking.results import Measured, Run
+from benchmarks.tracking.runner import ROOT, BenchmarkError, about, bench_files, run
+from benchmarks.tracking.verdict import TRIES, faults, tried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.compare.results import Document
+    from benchmarks.tracking.results import Document
 
 STORED = ROOT / "benchmarks" / "stored" / "core.json"
 LATEST = ROOT / ".benchmarks" / "core.json"
@@ -63,7 +63,7 @@ def check(stored: Run) -> list[str]:
 
 def document(stored: Run) -> None:
     """The page and the picture of the stored run; the same run makes the same bytes."""
-    from benchmarks.compare.picture import draw
+    from benchmarks.tracking.picture import draw
 
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(report.page(stored, BARS, PICTURE.name), encoding="utf-8")
@@ -71,7 +71,7 @@ def document(stored: Run) -> None:
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="benchmarks.compare", description=__doc__)
+    options = argparse.ArgumentParser(prog="benchmarks.tracking", description=__doc__)
     options.add_argument(
         "--store", action="store_true", help="store a new run instead of comparing"
     )
