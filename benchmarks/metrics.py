@@ -75,7 +75,7 @@ def unmeasured(scheduler: Any, inner: Call) -> Call:
             charge(place, used_s if used_s > 0.0 else 0.0, now)  # noqa: FURB136 (as it was)
             if meter_end is not None:
                 meter_end(place, now)
-            scheduler._free += 1
+            scheduler.free += 1
             if not scheduler._looking and scheduler._heap.waiting:
                 scheduler._look_soon()
 

@@ -17,7 +17,11 @@ class Filters:
 
     def __init__(self, group_id: str, allowed_events: Sequence[str] | None) -> None:
         self._group_id = group_id.encode()
+        self.own_mark = SOURCE_SYSTEM, self._group_id
+        """A header that every record of a loop has; one that has it may be of no loop all the same."""
         self._prefixes = None if allowed_events is None else tuple(allowed_events)
+        self.chooses = self._prefixes is not None
+        """Whether ``allows`` may say no."""
 
     def is_loop(self, record: Record) -> bool:
         """Whether this group's own system sent the record.

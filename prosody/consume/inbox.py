@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from prosody.consume.decode import UndecodableError, decode_excise, decode_key, decode_message
+from prosody.consume.decode import UndecodableError, decode_excise, decode_message, no_text
 from prosody.model.fields import fields_of
 from prosody.model.run import Run
 
@@ -92,17 +92,19 @@ class Inbox:
             self.clear()
             shared.want_records()
 
-    def _admit_some(self, stop: int, room: int, now: float) -> int:
+    def _admit_some(  # noqa: PLR0915  # a call for each part would cost every message
+        self, stop: int, room: int, now: float
+    ) -> int:
         """Admit up to the record at index ``stop``, while there is room; what is left of that."""
         partition = self._partition
-        tracker = self._tracker
+        track, done = self._tracker.admit, self._tracker.complete
         progress = self._progress
         push = partition.queue.push
         ready = partition.ready
         inbox = self._records
         runtime = self._shared.runtime
-        is_loop = self._shared.filters.is_loop
-        allows = self._shared.filters.allows
+        filters = self._shared.filters
+        own_mark, allows = filters.own_mark, filters.allows if filters.chooses else None
         admitted = self._shared.admitted
         recall = progress.recall if progress.recalls else None
         before = progress.last_received
@@ -114,30 +116,35 @@ class Inbox:
             if offset <= before:
                 continue  # delivered a second time, after a seek or a reset of the connection
             before = offset
-            tracker.admit(offset, now)
+            track(offset, now)
             if recall is not None and recall(offset):
                 continue
-            if record.headers and is_loop(record):
-                tracker.complete(offset)
+            # Nearly no record has the mark; whether it counts is asked of those that have it.
+            if own_mark in record.headers and filters.is_loop(record):
+                done(offset)
                 continue
             try:
-                key = decode_key(record)
+                raw_key = record.key
+                key = raw_key.decode() if raw_key else ""
                 if record.value is None:
                     room -= self._admit_excise(record, key, now)
                     continue
                 message = decode_message(record, key, runtime)
+            except UnicodeDecodeError as error:
+                room -= self._admit_undecodable(record, no_text(error), now)
+                continue
             except UndecodableError as error:
                 room -= self._admit_undecodable(record, error, now)
                 continue
-            if allows(message.payload):
-                run = Run(partition, record, key, message)
-                if admitted is not None:
-                    admitted(run)
-                if push(key, run):
-                    ready(now)
-                room -= 1
-            else:
-                tracker.complete(offset)
+            if allows is not None and not allows(message.payload):
+                done(offset)
+                continue
+            run = Run(partition, record, key, message)
+            if admitted is not None:
+                admitted(run)
+            if push(key, run):
+                ready(now)
+            room -= 1
         self._next = at
         return room
 

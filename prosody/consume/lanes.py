@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from prosody.consume.steps import Measured
+from prosody.model.outcome import SUCCESS
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
@@ -104,11 +105,13 @@ class Lanes:
             # A fault of ours outside any run: there is no partition to start again.
             _log.critical("internal fault in a lane; please report this", exc_info=error)
 
-    async def _lane(self, lane: Measured, handed: Run | None) -> None:
+    async def _lane(  # noqa: C901  # a call for each part would cost every message
+        self, lane: Measured, handed: Run | None
+    ) -> None:
         scheduler = self._scheduler
         take = scheduler.take
         call = self._stack.call
-        context = self._context
+        context, copy_context = self._context, contextvars.copy_context
         task = asyncio.current_task()
         assert task is not None
         self._begin()
@@ -130,7 +133,9 @@ class Lanes:
                     partition.admit()
             lane.run = run
             try:
-                outcome = await call(run)
+                outcome = call(run)
+                if outcome is not SUCCESS:
+                    outcome = await outcome  # type: ignore[misc]  # only that one comes itself
                 partition.finish(run, outcome)
             except asyncio.CancelledError as error:
                 self._cancelled(run, error)
@@ -143,7 +148,12 @@ class Lanes:
                 if not isinstance(error, Exception):
                     raise  # meant for the process
                 return
-            if task.cancelling() or _differs(context):
+            try:
+                # Whether the run left something in the lane's context variables.
+                differs = copy_context() != context
+            except Exception:  # noqa: BLE001
+                differs = True  # a value that cannot be compared: better a new lane than a leak
+            if differs or task.cancelling():
                 self._retire()
                 return
             if scheduler.latest >= self._turn_ends and self._turn_is_over(lane):
@@ -187,11 +197,3 @@ class Lanes:
         """This lane ends, because a run left traces in it; another goes on."""
         if self._scheduler.has_more:
             self.wake()
-
-
-def _differs(context: contextvars.Context) -> bool:
-    """Whether the last run left something in the lane's context variables, which were ``context``."""
-    try:
-        return contextvars.copy_context() != context
-    except Exception:  # noqa: BLE001
-        return True  # a value that cannot be compared: better a new lane than a leak

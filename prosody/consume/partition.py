@@ -67,7 +67,7 @@ class Partition:
         self.timer_calls = self.durable.calls if self.durable else None
         self.deferrals = self.durable.deferrals if self.durable else None
         self.opened = self.durable is None
-        """Whether records may be admitted: not before it is known which keys have deferred work."""
+        """Whether records may be admitted: only once it is known which keys have deferred work."""
         self.unwritten = Unwritten(self)
         self.unanswered = Unanswered(self._answered)
         self.running = True
@@ -76,7 +76,6 @@ class Partition:
         self.lost = False
         self._shared = shared
         self._scheduler = shared.stack.scheduler
-        self._enqueue = self._scheduler.enqueue
         self._pop = self.queue.pop
         self._ends_until_look = self._ends_per_look = max(
             1, min(shared.max_uncommitted // ADMIT_SHARE, ADMIT_MOST)
@@ -100,8 +99,6 @@ class Partition:
         self.inbox.put(records)
         self.admit()
 
-    # Called by the durable side
-
     def open(self) -> None:
         """Admit records from now on."""
         if not self.opened:
@@ -121,11 +118,14 @@ class Partition:
         self.runs.add(run)
         self.waiting += 1
         if run.duplicate is None or not self.unanswered.hold(run):
-            self._enqueue(run, now)
+            scheduler = self._scheduler  # as ``enqueue``, which would be one call more a message
+            scheduler.push(run.place, run, run.work_class, now)
+            if scheduler.free and not scheduler.woken:
+                scheduler.wake()
 
     def _answered(self, run: Run) -> None:
         """The store has told about a run that waited for that."""
-        self._enqueue(run, self._shared.runtime.monotonic())
+        self._scheduler.enqueue(run, self._shared.runtime.monotonic())
 
     # Called by the lanes
 
@@ -152,7 +152,7 @@ class Partition:
         run.finish()
         self.runs.discard(run)
         if run.timer is None and (outcome is SUCCESS or outcome.kind is not Kind.ABANDONED):
-            assert run.record is not None, "a run has a record or a timer"
+            assert run.record is not None, "it has no timer"
             if run.unwritten:
                 self.unwritten.runs.add(run)
             else:

@@ -18,6 +18,15 @@ from prosody.model.run import Run
 
 Call: TypeAlias = Callable[[Run], Awaitable[Outcome]]
 
+Begin: TypeAlias = Callable[[Run], Outcome | Awaitable[Outcome]]
+"""A call that answers ``SUCCESS`` itself, nothing else, when it need not wait for anything."""
+
+
+async def whole(begin: Begin, run: Run) -> Outcome:
+    """Run a call to its end."""
+    begun = begin(run)
+    return begun if isinstance(begun, Outcome) else await begun
+
 
 class Layer(Protocol):
     """One job around the rest of the stack."""

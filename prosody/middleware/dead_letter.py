@@ -248,12 +248,15 @@ class DeadLetter:
 
     def wrap(self, inner: Call) -> Call:
         async def or_dead_letter(run: Run) -> Outcome:
-            outcome = await inner(run)
-            kind = outcome.kind
-            if kind is Kind.TRANSIENT or kind is Kind.PERMANENT:
-                if not await self._writer.write(run, outcome.error):
-                    return ABANDONED
-                return Outcome(Kind.PERMANENT, outcome.error)
-            return outcome
+            return await self.ended(run, await inner(run))
 
         return or_dead_letter
+
+    async def ended(self, run: Run, outcome: Outcome) -> Outcome:
+        """The last attempt has ended."""
+        kind = outcome.kind
+        if kind is Kind.TRANSIENT or kind is Kind.PERMANENT:
+            if not await self._writer.write(run, outcome.error):
+                return ABANDONED
+            return Outcome(Kind.PERMANENT, outcome.error)
+        return outcome

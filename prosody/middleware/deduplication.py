@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from prosody.middleware.base import Begin, whole
 from prosody.model.fields import fields
 from prosody.model.message import Message
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from prosody.broker.protocol import TopicPartition
-    from prosody.middleware.base import Call
     from prosody.model.fields import Fields
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
@@ -167,7 +167,7 @@ class Deduplication:
 
     # The layer
 
-    def wrap(self, inner: Call) -> Call:
+    def wrap(self, inner: Begin) -> Begin:
         async def once(run: Run) -> Outcome:
             entry: Entry = run.duplicate
             if not entry.finished and not self.recent.knows(entry.identity):
@@ -178,7 +178,7 @@ class Deduplication:
                     if not run.partition.running:
                         return ABANDONED
                 if not self._is_finished(run, entry, asked):
-                    outcome = await inner(run)
+                    outcome = await whole(inner, run)
                     if outcome.kind is Kind.SUCCESS or outcome.kind is Kind.PERMANENT:
                         self._finished(run, entry)
                     return outcome
@@ -189,7 +189,7 @@ class Deduplication:
                 _log.debug("handled before, passed over: %s", run.where(), extra=fields(run))
             return SUCCESS
 
-        def deduplicated(run: Run) -> Awaitable[Outcome]:
+        def deduplicated(run: Run) -> Outcome | Awaitable[Outcome]:
             # No coroutine of its own: messages without an id pay for a comparison.
             return inner(run) if run.duplicate is None else once(run)
 

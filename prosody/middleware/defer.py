@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from prosody.deferral.delays import delay_s, timer_second
 from prosody.errors import StoreError
 from prosody.model.fields import fields
-from prosody.model.outcome import Kind, Outcome, Refusal
+from prosody.model.outcome import SUCCESS, Kind, Outcome, Refusal
 from prosody.stores.protocol import Deferred, DeferredKind
 
 if TYPE_CHECKING:
@@ -78,11 +78,9 @@ class Defer:
         """Events that joined one."""
 
     def wrap(self, inner: Call) -> Call:
-        gate = self._gate
-        clock = self._clock
-        after = self._after
+        ended = self.ended
+        succeeded = self.succeeded
         append = self._append
-        counts = self._enabled
         of_timer = self._of_timer
         messages = DeferredKind.MESSAGE
 
@@ -96,18 +94,20 @@ class Defer:
                     if joined is not None:
                         return joined
                 outcome = await inner(run)
-                if (
-                    outcome.kind is Kind.SUCCESS
-                    and not gate.closed
-                    and not deferrals.uncertain.events
-                ):
-                    if counts and run.attempt == 1:
-                        gate.window.record(False, clock.latest)
+                if outcome is SUCCESS and succeeded(run, deferrals):
                     return outcome
-                return await after(run, messages, outcome, deferrals)
+                return await ended(run, messages, outcome, deferrals)
             return await of_timer(run, inner, deferrals)
 
         return deferring
+
+    def succeeded(self, run: Run, deferrals: Deferrals) -> bool:
+        """A message was handled well. Whether that was all; else ``ended`` is to be told of it."""
+        if self._gate.closed or deferrals.uncertain.events:
+            return False
+        if self._enabled and run.attempt == 1:
+            self._gate.window.record(False, self._clock.latest)
+        return True
 
     async def _of_timer(self, run: Run, inner: Call, deferrals: Deferrals) -> Outcome:
         """A run that a timer made: the application's own, or a retry timer, for what it stands for now."""
@@ -118,7 +118,7 @@ class Defer:
             joined = await self._append(run, timers, deferrals)
             if joined is not None:
                 return joined
-        return await self._after(run, timers, await inner(run), deferrals)
+        return await self.ended(run, timers, await inner(run), deferrals)
 
     def _again(self, run: Run, outcome: Outcome) -> Outcome:
         """What has become of an event that is deferred already."""
@@ -131,7 +131,7 @@ class Defer:
             return Postponed(outcome.error, outcome.until)
         return Outcome(Kind.DEFERRED, outcome.error)
 
-    async def _after(
+    async def ended(
         self, run: Run, kind: DeferredKind, outcome: Outcome, deferrals: Deferrals
     ) -> Outcome:
         """What is to become of an event whose attempt has ended."""

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from prosody.middleware.base import Begin, whole
 from prosody.middleware.retry import pause
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
 from prosody.stores.protocol import TimerKind
@@ -13,7 +14,6 @@ from prosody.stores.protocol import TimerKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from prosody.middleware.base import Call
     from prosody.model.run import Run
     from prosody.timers.due import DueTimer
 
@@ -29,15 +29,15 @@ class Fired:
         """:param redeliver: runs what is deferred of the key; None where nothing is ever deferred."""
         self._redeliver = redeliver
 
-    def wrap(self, inner: Call) -> Call:
-        def fired(run: Run) -> Awaitable[Outcome]:
+    def wrap(self, inner: Begin) -> Begin:
+        def fired(run: Run) -> Outcome | Awaitable[Outcome]:
             if run.timer is None:
                 return inner(run)
             return self._run(run, run.timer, inner)
 
         return fired
 
-    async def _run(self, run: Run, timer: DueTimer, inner: Call) -> Outcome:
+    async def _run(self, run: Run, timer: DueTimer, inner: Begin) -> Outcome:
         """Take a timer's run through the stack.
 
         A lane that is struck by a handler's late cancellation is replaced by another, which runs this
@@ -66,8 +66,8 @@ class Fired:
             raise
         return outcome
 
-    def _call(self, run: Run, timer: DueTimer, inner: Call) -> Awaitable[Outcome]:
+    def _call(self, run: Run, timer: DueTimer, inner: Begin) -> Awaitable[Outcome]:
         if timer.kind is TimerKind.APPLICATION:
-            return inner(run)
+            return whole(inner, run)
         assert self._redeliver is not None, "retry timers fire only where something is deferred"
         return self._redeliver(run)

@@ -60,25 +60,44 @@ class Invoke:
                 outcome = SUCCESS
             else:
                 outcome = Outcome(Kind.TRANSIENT, self.not_async(method, pending))
-        except asyncio.CancelledError as error:
-            if self._torn_down():
-                raise  # the whole loop is going down: not ours to hold up
-            # Else our own cancellation has arrived, or the handler cancelled itself or let a
-            # cancelled child's error through: all of them failures that a retry may mend.
-            outcome = Outcome(Kind.TRANSIENT, _cancellation_error(run, error))
+        # Nothing a handler raises may leave its offset stuck, sys.exit() included.
         except BaseException as error:
-            if _is_from_outside(run, error):
+            failed = self.failed(run, error)
+            if failed is None:
                 raise
-            # Nothing a handler raises may leave its offset stuck, sys.exit() included.
-            outcome = outcome_of(error)
+            outcome = failed
         finally:
             run.handling = False
         if task.cancelling():
-            if self._torn_down():
-                # The handler swallowed the loop's end; the stack must not go on to its next attempt.
-                raise asyncio.CancelledError
-            await _absorb_cancellation(task)
+            await self.absorb(task)
         return outcome
+
+    def failed(self, run: Run, error: BaseException) -> Outcome | None:
+        """What an error out of the handler means; None when it is not the handler's, and must go on."""
+        if isinstance(error, asyncio.CancelledError):
+            if self._torn_down():
+                return None  # the whole loop is going down: not ours to hold up
+            # Else our own cancellation has arrived, or the handler cancelled itself or let a
+            # cancelled child's error through: all of them failures that a retry may mend.
+            return Outcome(Kind.TRANSIENT, _cancellation_error(run, error))
+        if _is_from_outside(run, error):
+            return None
+        return outcome_of(error)
+
+    async def absorb(self, task: asyncio.Task[Any]) -> None:
+        """Take back the cancellations of an attempt that has ended, so that the stack can go on.
+
+        A handler may end before the cancellation reaches it, or swallow it. An undelivered one would
+        strike at the stack's next await; letting the loop turn once delivers it here.
+        """
+        if self._torn_down():
+            # The handler swallowed the loop's end; the stack must not go on to its next attempt.
+            raise asyncio.CancelledError
+        # Requested for the attempt that is over, and no await of its is left to take it.
+        with contextlib.suppress(asyncio.CancelledError):
+            await give_way()
+        while task.cancelling():
+            task.uncancel()
 
     async def _no_on_timer(self, _: Context, timer: Timer) -> None:
         # An ordinary failure, so a transient one: what was set by a version of the handler that has the
@@ -87,6 +106,12 @@ class Invoke:
             f"a timer fired for key {shorten(timer.key)}, but {self._name} has no on_timer: add "
             "'async def on_timer(self, context, timer)'"
         )
+
+    def awaiting(self, method: Any, returned: object) -> Coroutine[Any, Any, Any]:
+        """What a method returned that is no coroutine, as one: waits for it, or raises that it cannot."""
+        if hasattr(returned, "__await__"):
+            return _awaited(returned)
+        raise self.not_async(method, returned)
 
     def not_async(self, method: Any, returned: object) -> HandlerTypeError:
         """The error for a method that returned nothing to wait for."""
@@ -137,16 +162,3 @@ def _cancellation_error(run: Run, error: asyncio.CancelledError) -> BaseExceptio
     cause = TimeoutError(f"the handler was cancelled in attempt {run.attempt} ({run.where()})")
     cause.__cause__ = error
     return cause
-
-
-async def _absorb_cancellation(task: asyncio.Task[Any]) -> None:
-    """Take back the cancellations of an attempt that has ended, so that the stack can go on.
-
-    A handler may end before the cancellation reaches it, or swallow it. An undelivered one would
-    strike at the stack's next await; letting the loop turn once delivers it here.
-    """
-    # Requested for the attempt that is over, and no await of its is left to take it.
-    with contextlib.suppress(asyncio.CancelledError):
-        await give_way()
-    while task.cancelling():
-        task.uncancel()

@@ -20,19 +20,21 @@ class LogAndSkip:
 
     def wrap(self, inner: Call) -> Call:
         async def logged(run: Run) -> Outcome:
-            outcome = await inner(run)
-            kind = outcome.kind
-            if kind is Kind.TRANSIENT or kind is Kind.PERMANENT:
-                _log.error(
-                    "message lost, its handler failed (%s) and best-effort mode does not retry: "
-                    "%s: %r",
-                    kind.value,
-                    run.where(),
-                    outcome.error,
-                    exc_info=outcome.error,
-                    extra=fields(run),
-                )
-                return Outcome(Kind.PERMANENT, outcome.error)
-            return outcome
+            return await self.ended(run, await inner(run))
 
         return logged
+
+    async def ended(self, run: Run, outcome: Outcome) -> Outcome:
+        """The attempt has ended."""
+        kind = outcome.kind
+        if kind is Kind.TRANSIENT or kind is Kind.PERMANENT:
+            _log.error(
+                "message lost, its handler failed (%s) and best-effort mode does not retry: %s: %r",
+                kind.value,
+                run.where(),
+                outcome.error,
+                exc_info=outcome.error,
+                extra=fields(run),
+            )
+            return Outcome(Kind.PERMANENT, outcome.error)
+        return outcome

@@ -41,7 +41,7 @@ class Monopolization:
         self.meter = TimeWindow(options.monopolization_window, options.monopolization_cache_size)
         self._share = options.monopolization_threshold
         self._window_s = options.monopolization_window
-        self._limit_s = options.monopolization_threshold * options.monopolization_window
+        self.limit_s = options.monopolization_threshold * options.monopolization_window
         self._monotonic = runtime.monotonic
         self._storm = storms.of(_log)
         self.refusals = 0
@@ -50,7 +50,7 @@ class Monopolization:
     def wrap(self, inner: Call) -> Call:
         used = self.meter.used
         monotonic = self._monotonic
-        limit_s = self._limit_s
+        limit_s = self.limit_s
 
         # No coroutine of its own: it looks before the call and has no interest in how that ends.
         def unless_greedy(run: Run) -> Awaitable[Outcome]:
@@ -64,13 +64,13 @@ class Monopolization:
 
     def held_until(self, place: tuple[int, str], now: float) -> float | None:
         """When a key that would be refused now has room again; None when it has room."""
-        if self.meter.used(place, now) <= self._limit_s:
+        if self.meter.used(place, now) <= self.limit_s:
             return None
-        return self.meter.room_at(place, self._limit_s, now)
+        return self.meter.room_at(place, self.limit_s, now)
 
     async def _refuse(self, run: Run, used_s: float, now: float) -> Refusal:
         self.refusals += 1
-        room_at = self.meter.room_at(run.place, self._limit_s, now)
+        room_at = self.meter.room_at(run.place, self.limit_s, now)
         until = max(room_at, now + _LEAST_S)
         error = MonopolizationError(
             f"its key used {used_s / self._window_s:.1%} of the last {self._window_s:.4g} s in handlers, "

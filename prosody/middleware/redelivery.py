@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from prosody.deferral.delays import delay_s, timer_second
 from prosody.errors import BrokerError, StoreError
+from prosody.middleware.base import Begin, whole
 from prosody.middleware.defer import Postponed, error_text
 from prosody.middleware.reload import GivenUpError, about, until_given_up, which
 from prosody.middleware.retry import pause
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from prosody.config.options_qos import DeferOptions
     from prosody.deferral.deferrals import Deferrals
-    from prosody.middleware.base import Call
     from prosody.middleware.reload import Reload
     from prosody.model.run import Run
     from prosody.observe.storm import Storms
@@ -76,7 +76,7 @@ class Redelivery:
         self._admitted = admitted
         self._storm = storms.of(_log)
         self._store_storm = storms.of(_log)
-        self.call: Call | None = None
+        self.call: Begin | None = None
         """The stack from Deduplication on; set when it is built."""
         self.retried = 0
         """Deferred events taken through the stack."""
@@ -143,7 +143,7 @@ class Redelivery:
             self._admitted(run)
         assert self.call is not None, "the stack is built before anything runs"
         self.retried += 1
-        outcome = await self.call(run)
+        outcome = await whole(self.call, run)
         if outcome.kind is Kind.TRANSIENT:
             return Outcome(Kind.DEFERRED, outcome.error)
         return outcome

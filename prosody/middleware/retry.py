@@ -41,43 +41,50 @@ class Retry:
         self._runtime = runtime
         self._storm = storms.of(_log)
         self._max_retries = max_retries
+        self._again: Call | None = None
+        """One more attempt."""
         self.retries = 0
         """Attempts after one that failed."""
 
     def wrap(self, inner: Call) -> Call:
-        max_retries = self._max_retries
-
         async def retried(run: Run) -> Outcome:
             outcome = await inner(run)
             if outcome is SUCCESS:
                 return outcome  # nearly all; asking an enum costs more than the rest of this layer
-            failures = 0
-            while outcome.kind is Kind.TRANSIENT:
-                if isinstance(outcome, Refusal):
-                    delay_s = outcome.until - self._runtime.monotonic()
-                    going_on = await pause(run, delay_s, outcome.error)
-                else:
-                    failures += 1
-                    if max_retries is not None and failures > max_retries:
-                        self._gave_up(run, failures, outcome)
-                        return outcome
-                    run.work_class = WorkClass.FAILURE
-                    going_on = await self._back_off(run, failures, outcome)
-                    self.retries += going_on
-                if not going_on:
-                    return ABANDONED
-                outcome = await inner(run)
-            if outcome.kind is Kind.PERMANENT and max_retries is None:
-                _log.error(
-                    "failed permanently, dropped: %s: %r",
-                    run.where(),
-                    outcome.error,
-                    exc_info=outcome.error,
-                    extra=fields(run),
-                )
-            return outcome
+            return await self.ended(run, outcome)
 
+        self._again = inner
         return retried
+
+    async def ended(self, run: Run, outcome: Outcome) -> Outcome:
+        """The first attempt has ended: go on as long as it is worth it."""
+        assert self._again is not None, "it is in a stack"
+        max_retries = self._max_retries
+        failures = 0
+        while outcome.kind is Kind.TRANSIENT:
+            if isinstance(outcome, Refusal):
+                delay_s = outcome.until - self._runtime.monotonic()
+                going_on = await pause(run, delay_s, outcome.error)
+            else:
+                failures += 1
+                if max_retries is not None and failures > max_retries:
+                    self._gave_up(run, failures, outcome)
+                    return outcome
+                run.work_class = WorkClass.FAILURE
+                going_on = await self._back_off(run, failures, outcome)
+                self.retries += going_on
+            if not going_on:
+                return ABANDONED
+            outcome = await self._again(run)
+        if outcome.kind is Kind.PERMANENT and max_retries is None:
+            _log.error(
+                "failed permanently, dropped: %s: %r",
+                run.where(),
+                outcome.error,
+                exc_info=outcome.error,
+                extra=fields(run),
+            )
+        return outcome
 
     async def _back_off(self, run: Run, failures: int, outcome: Outcome) -> bool:
         """Wait out the backoff; False when a shutdown ended it."""

@@ -52,7 +52,8 @@ class Scheduler:
     ) -> None:
         """:param meter: is told of each run too, when it begins and ends."""
         self._limit = limit
-        self._free = limit
+        self.free = limit
+        """Permits that nobody holds."""
         self._heap = VirtualTimeHeap(
             failure_weight=options.scheduler_failure_weight,
             max_wait=options.scheduler_max_wait,
@@ -60,10 +61,17 @@ class Scheduler:
             cache_size=options.scheduler_cache_size,
             half_life=HALF_LIFE_S,
         )
-        self._push = self._heap.push
+        self.push = self._heap.push
+        """Puts a run among those that wait; ``enqueue`` does it, and wakes a lane."""
         self._pop = self._heap.pop
+        self._charge = self._heap.complete
         self._monotonic = runtime.monotonic
         self._meter = meter
+        self.meter_begin: Callable[[Hashable, float], None] | None = None
+        """To be told of a run just before its handler is called; None when nobody wants to know."""
+        self._meter_end: Callable[[Hashable, float], None] | None = None
+        if meter is not None:
+            self.meter_begin, self._meter_end = meter.begin, meter.end
         self._looking = False
         """A look is due at the next turn of the loop."""
         self.wake: Callable[[], None] = _nobody
@@ -83,7 +91,7 @@ class Scheduler:
     @property
     def in_use(self) -> int:
         """Permits held."""
-        return self._limit - self._free
+        return self._limit - self.free
 
     @property
     def waiting(self) -> int:
@@ -93,7 +101,7 @@ class Scheduler:
     @property
     def has_more(self) -> bool:
         """Whether ``take`` would find something."""
-        return bool(self._free) and self._heap.waiting > 0
+        return bool(self.free) and self._heap.waiting > 0
 
     def class_time(self, work_class: int, now: float) -> float:
         """Seconds of handler time that a class has used lately."""
@@ -122,8 +130,8 @@ class Scheduler:
 
     def enqueue(self, run: Run, now: float) -> None:
         """Let a run wait that no lane has yet."""
-        self._push(run.place, run, run.work_class, now)
-        if self._free and not self.woken:
+        self.push(run.place, run, run.work_class, now)
+        if self.free and not self.woken:
             self.wake()
 
     def take(self) -> Run | None:
@@ -132,16 +140,16 @@ class Scheduler:
         Permits are granted on the way to runs that wait in a lane of their own, and another lane is woken
         if there is more.
         """
-        while self._free:
+        while self.free:
             self.latest = now = self._monotonic()
             run: Run | None = self._pop(now)
             if run is None:
                 return None
-            self._free -= 1
+            self.free -= 1
             run.permit = True
             run.began = now
             if run.task is None:
-                if self._free and not self.woken and self._heap.waiting:
+                if self.free and not self.woken and self._heap.waiting:
                     self.wake()
                 return run
             waiting = run.interruptible
@@ -155,7 +163,7 @@ class Scheduler:
         if run.permit:
             run.permit = False
             self._heap.give_back(run.place, self._monotonic())
-            self._free += 1
+            self.free += 1
             if not self._looking and self._heap.waiting:
                 self._look_soon()
         else:
@@ -164,46 +172,50 @@ class Scheduler:
     # The layer
 
     def wrap(self, inner: Call) -> Call:
-        heap = self._heap
-        charge = heap.complete
-        meter = self._meter
-        meter_begin, meter_end = (meter.begin, meter.end) if meter is not None else (None, None)
+        begin = self.meter_begin
 
         async def with_permit(run: Run) -> Outcome:
             if not run.permit and not await self._wait(run):
                 return ABANDONED
-            place = run.place
             outcome = None
             try:
-                if meter_begin is not None:
-                    meter_begin(place, run.began)
+                if begin is not None:
+                    begin(run.place, run.began)
                 outcome = await inner(run)
                 return outcome
             finally:
-                # The run is charged and its permit passed on; spelt out, because calls for each run
-                # would cost as much as what they do.
-                self.latest = now = self._monotonic()
-                run.permit = False
-                used_s = now - run.began
-                charge(place, used_s if used_s > 0.0 else 0.0, now)  # noqa: FURB136 (max is a call)
-                if meter_end is not None:
-                    meter_end(place, now)
-                self._free += 1
-                if not self._looking and heap.waiting:
-                    self._look_soon()
-                if self.note is not None:
-                    self.note(run, max(used_s, 0.0), outcome)
+                self.ended(run, outcome)
 
         return with_permit
+
+    def ended(self, run: Run, outcome: Outcome | None) -> float:
+        """The handler has ended: charge the run, take its permit back. Answers the time.
+
+        :param outcome: None when something that is not the handler's own ended it.
+        """
+        self.latest = now = self._monotonic()
+        run.permit = False
+        used_s = now - run.began
+        if used_s < 0.0:  # noqa: PLR1730  # max is a call
+            used_s = 0.0
+        self._charge(run.place, used_s, now)
+        if self._meter_end is not None:
+            self._meter_end(run.place, now)
+        self.free += 1
+        if not self._looking and self._heap.waiting:
+            self._look_soon()
+        if self.note is not None:
+            self.note(run, used_s, outcome)
+        return now
 
     async def _wait(self, run: Run) -> bool:
         """Wait for a permit; False when a shutdown came first, and no permit is held."""
         now = self._monotonic()
         self._heap.push(run.place, run, run.work_class, now)
-        if self._free:
+        if self.free:
             if self._heap.waiting == 1:
                 self._heap.pop(now)
-                self._free -= 1
+                self.free -= 1
                 run.permit = True
                 run.began = now
                 return True

@@ -20,13 +20,19 @@ class Shutdown:
             if not partition.running:
                 return ABANDONED
             outcome = await inner(run)
-            if partition.cancelling:
-                if outcome.kind is Kind.TRANSIENT:
-                    # Perhaps failed only because it was told to stop: the next owner tries again.
-                    return ABANDONED
-                if outcome.kind is Kind.PERMANENT and partition.closed:
-                    # Left behind: the next owner has it by now, and writes its own dead letter.
-                    return ABANDONED
-            return outcome
+            return unless_cut_short(run, outcome)
 
         return unless_shut_down
+
+
+def unless_cut_short(run: Run, outcome: Outcome) -> Outcome:
+    """What the end of an attempt counts as."""
+    partition = run.partition
+    if partition.cancelling:
+        if outcome.kind is Kind.TRANSIENT:
+            # Perhaps failed only because it was told to stop: the next owner tries again.
+            return ABANDONED
+        if outcome.kind is Kind.PERMANENT and partition.closed:
+            # Left behind: the next owner has it by now, and writes its own dead letter.
+            return ABANDONED
+    return outcome

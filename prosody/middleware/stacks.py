@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prosody.deferral.gate import Gate
-from prosody.middleware.base import Call, Layer, compose
+from prosody.middleware.base import Begin, Call, Layer, compose
 from prosody.middleware.dead_letter import DeadLetter, DeadLetterWriter
 from prosody.middleware.deduplication import Deduplication, Recent
 from prosody.middleware.defer import Defer
@@ -24,6 +24,7 @@ from prosody.middleware.reload import Reload
 from prosody.middleware.retry import Retry
 from prosody.middleware.scheduler import Scheduler
 from prosody.middleware.shutdown import Shutdown
+from prosody.middleware.straight import Straight
 from prosody.middleware.telemetry import Telemetry
 from prosody.middleware.timeout import Timeout
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 class Stack:
     """A mode's way from an admitted event to the handler."""
 
-    call: Call
+    call: Begin
     scheduler: Scheduler
     timeout: Timeout
     takes_undecodable: bool
@@ -95,7 +96,6 @@ def build(
     :param spans: puts spans around what the handler does, while there is a tracer.
     :param events: where telemetry events go; None reports nothing.
     """
-    retry = config.retry
     timeout = Timeout(config.consumer.timeout, runtime, storms)
     pipeline = config.mode == "pipeline"
     monopolization = None
@@ -123,27 +123,30 @@ def build(
             deduplication.admitted if deduplication else None,
         )
 
-    def retries(most: int | None) -> Retry:
-        return Retry(retry.retry_base, retry.max_retry_delay, runtime, storms, most)
-
-    layers: list[Layer | None]
-    if pipeline:
-        layers = [
-            deduplication, retries(None), defer, monopolization, Shutdown(), scheduler, timeout,
-            telemetry,
-        ]  # fmt: skip
-    elif config.mode == "low-latency":
-        assert dead_letters is not None, "low-latency mode has a failure topic"
-        layers = [
-            DeadLetter(dead_letters), retries(retry.max_retries), Shutdown(), scheduler, timeout,
-            telemetry,
-        ]  # fmt: skip
-    else:
-        layers = [LogAndSkip(), Shutdown(), scheduler, timeout, telemetry]
     invoke = Invoke(methods, torn_down)
     if spans is not None:
         spans.surround(invoke.methods, invoke.not_async)
-    call = compose([layer for layer in layers if layer], invoke.call)
+    layers: list[Layer | None]
+    retry = None
+    if config.mode == "best-effort":
+        log_and_skip = LogAndSkip()
+        layers = [log_and_skip, Shutdown(), scheduler, timeout, telemetry]
+        outer = [log_and_skip.ended]
+    else:
+        most = None if pipeline else config.retry.max_retries
+        retry = Retry(config.retry.retry_base, config.retry.max_retry_delay, runtime, storms, most)
+        outer = [retry.ended]
+        layers = [retry, defer, monopolization, Shutdown(), scheduler, timeout, telemetry]
+        if not pipeline:
+            assert dead_letters is not None, "low-latency mode has a failure topic"
+            dead_letter = DeadLetter(dead_letters)
+            outer.append(dead_letter.ended)
+            layers.insert(0, dead_letter)
+    call_layers = compose([layer for layer in layers if layer], invoke.call)
+    straight = Straight(call_layers, outer, invoke, scheduler, telemetry, monopolization, defer)
+    call = straight.begins()
+    if deduplication is not None:
+        call = deduplication.wrap(call)
     redeliver: Call | None = redelivery
     if redelivery is not None:
         redelivery.call = call
@@ -158,7 +161,7 @@ def build(
         deduplication=deduplication,
         monopolization=monopolization,
         gate=gate,
-        retry=next((layer for layer in layers if isinstance(layer, Retry)), None),
+        retry=retry,
         defer=defer,
         redelivery=redelivery,
     )

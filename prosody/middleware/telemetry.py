@@ -59,50 +59,61 @@ class Telemetry:
         self._told: set[Run] = set()
         """Attempts under way of which it is told that they have begun, or will be with their span."""
         buffer.before_look = self.tell_running
-        self._buffer = buffer
         self._add = buffer.add
+        self._values = buffer.values
+        self._crowded = buffer.crowded
         self._monotonic = runtime.monotonic
-        self._spans = spans
+        self.spans = spans
         self._begun: dict[Run, _Begun] = {}
         """Attempts whose span is about to begin, or has; only while there is a tracer."""
         if spans is not None:
             spans.opened = self._opened
 
     def wrap(self, inner: Call) -> Call:
-        buffer = self._buffer
-        values, extend, crowded = buffer.values, buffer.values.extend, buffer.crowded
         monotonic = self._monotonic
-        spans = self._spans
+        unusual = self.unusual
         ordinary = self._attempt
-        told = self._told
+        ended = self.ended
 
         async def reported(run: Run) -> Outcome:
-            record = run.record
-            key = run.key
-            if (
-                record is None
-                or run.event is None
-                or len(key) > LONG_CHARS
-                or (spans is not None and spans.live)
-            ):
+            if unusual(run):
                 return await ordinary(run, inner)
-            # Spelt out, because this is the way of nearly every message.
             outcome = await inner(run)
-            if outcome is SUCCESS and (not told or run not in told):
-                tp, demand = run.partition.topic_partition, DEMANDS[run.work_class]
-                extend((demand, run.began, MESSAGE, tp, record.offset, key, monotonic()))
-            else:
-                begun = _attempt_of(run)
-                if run in told:
-                    told.discard(run)
-                else:
-                    self._add(begun.dispatched(""))
-                self._add(begun.ended(outcome, monotonic()))
-            if len(values) >= CROWDED_VALUES:
-                crowded()
+            ended(run, outcome, monotonic())
             return outcome
 
         return reported
+
+    def unusual(self, run: Run) -> bool:
+        """Whether the attempt of ``run`` that is about to begin is reported step by step."""
+        return (
+            run.record is None
+            or run.event is None
+            or len(run.key) > LONG_CHARS
+            or (self.spans is not None and self.spans.live)
+        )
+
+    def ended(self, run: Run, outcome: Outcome, now: float) -> None:
+        """Report an attempt that was not ``unusual`` at its beginning."""
+        told = self._told
+        if outcome is SUCCESS and (not told or run not in told):
+            values = self._values
+            assert run.record is not None, "what is reported at its end comes of a record"
+            values.extend(
+                (
+                    DEMANDS[run.work_class], run.began, MESSAGE, run.partition.topic_partition,
+                    run.record.offset, run.key, now,
+                )
+            )  # fmt: skip
+            if len(values) >= CROWDED_VALUES:
+                self._crowded()
+            return
+        begun = _attempt_of(run)
+        if run in told:
+            told.discard(run)
+        else:
+            self._add(begun.dispatched(""))
+        self._add(begun.ended(outcome, now))
 
     def retries(self, redeliver: Callable[[Run], Awaitable[Outcome]]) -> Call:
         """Put around what a retry timer does: the timer's own events. Those of what is run again are
@@ -135,7 +146,7 @@ class Telemetry:
             return await inner(run)  # undecodable: there is no handler to be called
         begun = _attempt_of(run)
         self._told.add(run)
-        if self._spans is not None and self._spans.live:
+        if self.spans is not None and self.spans.live:
             self._begun[run] = begun  # told with its span, which is there in a moment
         else:
             self._add(begun.dispatched(""))

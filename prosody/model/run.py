@@ -207,8 +207,10 @@ class Run:
     def finish(self) -> None:
         """The event has ended; its context is of no more use."""
         self.finished = True
-        if self.context is not None:
-            self._end_context()
+        context = self.context
+        if context is not None:
+            self.context = None  # as in _end_context, which every message would call
+            context._end()
 
     def _end_context(self) -> None:
         # Let go of in any case: run and context in a circle would wait for the garbage collector.

@@ -99,8 +99,9 @@ SEEDS = 150
 
 MUTANTS = {
     "recorded before the handler": (
-        "                    outcome = await inner(run)\n",
-        "                    self._finished(run, entry)\n                    outcome = await inner(run)\n",
+        "                    outcome = await whole(inner, run)\n",
+        "                    self._finished(run, entry)\n"
+        "                    outcome = await whole(inner, run)\n",
     ),
     "recorded when deferred": (
         "if outcome.kind is Kind.SUCCESS or outcome.kind is Kind.PERMANENT:",

@@ -37,8 +37,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a permit is not given back when the handler ends": (
         "middleware.scheduler",
-        "                self._free += 1\n                if not self._looking and heap.waiting:",
-        "                if not self._looking and heap.waiting:",
+        "        self.free += 1\n        if not self._looking and",
+        "        if not self._looking and",
     ),
     "an interrupted wait stays in the heap": (
         "middleware.scheduler",
@@ -47,18 +47,18 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a run that was not charged": (
         "middleware.scheduler",
-        "                charge(place, used_s if used_s > 0.0 else 0.0, now)",
-        "                pass",
+        "        self._charge(run.place, used_s, now)",
+        "        pass",
     ),
     "no permit is asked for": (
         "middleware.scheduler",
-        "        while self._free:\n            self.latest",
+        "        while self.free:\n            self.latest",
         "        while True:\n            self.latest",
     ),
     "a retry holds its permit": (
         "middleware.stacks",
-        "deduplication, retries(None), defer, monopolization, Shutdown(), scheduler, timeout",
-        "Shutdown(), scheduler, deduplication, retries(None), defer, monopolization, timeout",
+        "        layers = [retry, defer, monopolization, Shutdown(), scheduler, timeout, telemetry]",
+        "        layers = [Shutdown(), scheduler, retry, defer, monopolization, timeout, telemetry]",
     ),
     "a wait holds its permit": (
         "middleware.retry",
@@ -67,13 +67,13 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a permit that comes back while others wait wakes nobody": (
         "middleware.scheduler",
-        "                if not self._looking and heap.waiting:",
-        "                if False:",
+        "        self.free += 1\n        if not self._looking and",
+        "        self.free += 1\n        if False and",
     ),
     "the meter is not told of an end": (
         "middleware.scheduler",
-        "                    meter_end(place, now)",
-        "                    pass",
+        "            self._meter_end(run.place, now)",
+        "            pass",
     ),
     "a key that is refused waits for ever": (
         "middleware.retry",
@@ -122,14 +122,13 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "or says what runs twice.\n                self._note_failure(error, sent)\n",
     ),
     "nobody is woken after an admission": (
-        "middleware.scheduler",
-        "run.work_class, now)\n        if self._free and not self.woken:\n            self.wake()\n\n"
-        "    def take",
-        "run.work_class, now)\n\n    def take",
+        "consume.partition",
+        "            if scheduler.free and not scheduler.woken:\n                scheduler.wake()\n",
+        "",
     ),
     "a lane does not wake the next one": (
         "middleware.scheduler",
-        "                if self._free and not self.woken and self._heap.waiting:\n"
+        "                if self.free and not self.woken and self._heap.waiting:\n"
         "                    self.wake()\n",
         "",
     ),
@@ -145,13 +144,13 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a lane keeps a cancellation": (
         "middleware.invoke",
-        "    while task.cancelling():\n        task.uncancel()",
-        "    pass",
+        "        while task.cancelling():\n            task.uncancel()",
+        "        pass",
     ),
     "a cancellation that nobody saw strikes the stack": (
-        "middleware.invoke",
-        "        if task.cancelling():\n            if",
-        "        if False:\n            if",
+        "middleware.straight",
+        "        if run.task.cancelling():\n            try",
+        "        if False:\n            try",
     ),
     "a cancelled wait loses its run": (
         "consume.lanes",
@@ -165,8 +164,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a cancelled child ends the lane": (
         "middleware.invoke",
-        "            if self._torn_down():\n                raise  #",
-        "            if True:\n                raise  #",
+        "            if self._torn_down():\n                return None  #",
+        "            if True:\n                return None  #",
     ),
     "an error that cannot say what it is ends the partition": (
         "model.outcome",
@@ -175,8 +174,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "filtered records are not finished": (
         "consume.inbox",
-        "            else:\n                tracker.complete(offset)",
-        "            else:\n                pass",
+        "not allows(message.payload):\n                done(offset)\n",
+        "not allows(message.payload):\n",
     ),
     "an echo is handled": (
         "consume.filters",
@@ -190,10 +189,10 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "an offset is done before its dead letter is written": (
         "middleware.dead_letter",
-        "                if not await self._writer.write(run, outcome.error):\n"
-        "                    return ABANDONED\n",
-        "                import asyncio\n"
-        "                self.writing = asyncio.ensure_future(self._writer.write(run, outcome.error))\n",
+        "            if not await self._writer.write(run, outcome.error):\n"
+        "                return ABANDONED\n",
+        "            import asyncio\n"
+        "            self.writing = asyncio.ensure_future(self._writer.write(run, outcome.error))\n",
     ),
     "a revoke does not stop admission": (
         "consume.partition",

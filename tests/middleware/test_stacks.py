@@ -88,7 +88,6 @@ async def test_compose_puts_the_first_layer_outermost() -> None:
         (
             "pipeline",
             [
-                "Deduplication",
                 "Retry",
                 "Defer",
                 "Monopolization",
@@ -116,9 +115,10 @@ async def test_the_layers_of_each_mode(
     kept = stacks.Kept(stores.dedup, None, partial(decode, runtime=runtime, excise=False))
     stack = build(mode, Handler(), Sender(), kept)
     assert found == layers
+    assert (stack.deduplication is not None) is (mode == "pipeline"), "it lies around the others"
     found.clear()
     build(mode, Handler(), Sender(), idempotence_cache_size=0, monopolization_enabled=False)
-    absent = {"Deduplication", "Defer", "Monopolization"}
+    absent = {"Defer", "Monopolization"}
     assert found == [layer for layer in layers if layer not in absent]
     assert stack.takes_undecodable is (mode == "low-latency")
     assert stack.takes_excise is False

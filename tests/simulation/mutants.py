@@ -12,7 +12,7 @@ from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
 from prosody.consume import assignment, committer, lanes, partition, progress
 from prosody.consume.shared import Shared
 from prosody.errors import BrokerError
-from prosody.middleware import retry, scheduler, shutdown
+from prosody.middleware import retry, scheduler, shutdown, straight
 from prosody.model.outcome import SUCCESS, Kind
 from prosody.model.run import Run
 
@@ -240,10 +240,14 @@ def abandoned_is_done(patch: pytest.MonkeyPatch) -> None:
 
 def cut_short_is_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shutdown.Shutdown, "wrap", lambda _, inner: inner)
+    patch.setattr(straight, "unless_cut_short", lambda _, outcome: outcome)
 
 
 def transient_is_done(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(retry.Retry, "wrap", lambda _, inner: inner)
+    async def ended(_: Any, run: Any, outcome: Any) -> Any:
+        return outcome
+
+    patch.setattr(retry.Retry, "ended", ended)
 
 
 def more_admitted(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,204 @@
+"""The straight way: the first attempt of an ordinary message, without a coroutine for each layer.
+
+::
+
+    begin ──(anything unusual)──▶ the layers, one by one
+      │ it has its permit, its key has room and nothing deferred
+      ▼
+    handler ──(waits for nothing)──▶ charged, reported, counted ──▶ SUCCESS, in the same call
+      │ waits                           ▲           │ it failed, or deferral has to look
+      └──▶ one generator around it ─────┘           └──▶ what each layer does when an attempt has ended
+
+It decides nothing: before the handler it asks what each layer would look at, and any but the usual answer
+sends the run through the layers themselves; what does not simply succeed goes to each layer's own
+``ended``. Later attempts, timers, and what was deferred before always take the layers.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from types import CoroutineType, coroutine
+from typing import TYPE_CHECKING, Any
+
+from prosody.middleware.shutdown import unless_cut_short
+from prosody.model.context import Context
+from prosody.model.outcome import SUCCESS, Outcome
+from prosody.stores.protocol import DeferredKind
+from prosody.telemetry.buffer import LONG_CHARS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+
+    from prosody.middleware.base import Begin, Call
+    from prosody.middleware.defer import Defer
+    from prosody.middleware.invoke import Invoke
+    from prosody.middleware.monopolization import Monopolization
+    from prosody.middleware.scheduler import Scheduler
+    from prosody.middleware.telemetry import Telemetry
+    from prosody.model.run import Run
+
+
+class Straight:
+    """Stands for all layers of a stack but Deduplication."""
+
+    def __init__(
+        self,
+        layers: Call,
+        outer: Sequence[Callable[[Run, Outcome], Awaitable[Outcome]]],
+        invoke: Invoke,
+        scheduler: Scheduler,
+        telemetry: Telemetry | None = None,
+        monopolization: Monopolization | None = None,
+        defer: Defer | None = None,
+    ) -> None:
+        """
+        :param layers: the same layers, each with a call of its own.
+        :param outer: what those around Defer do when an attempt has ended, the inner ones first.
+        """
+        self._layers = layers
+        self._outer = outer
+        self._invoke = invoke
+        self._scheduler = scheduler
+        self._telemetry = telemetry
+        self._monopolization = monopolization
+        self._defer = defer
+
+    def begins(self) -> Begin:
+        """The call. Its names are bound once, because it is made for every message."""
+        layers = self._layers
+        invoke = self._invoke
+        methods = invoke.methods
+        spans = None if self._telemetry is None else self._telemetry.spans
+        limit_s = inf
+        used = None
+        if self._monopolization is not None:
+            used, limit_s = self._monopolization.meter.used, self._monopolization.limit_s
+        meter_begin = self._scheduler.meter_begin
+        messages = DeferredKind.MESSAGE
+        succeeded, waiting = self._succeeded, self._waiting
+        settled, failed = self._settled, self._failed
+
+        def begin(run: Run) -> Outcome | Awaitable[Outcome]:
+            partition, event, task = run.partition, run.event, run.task
+            deferrals = partition.deferrals
+            if (
+                run.record is None
+                or event is None
+                or task is None
+                or run.attempt
+                or run.redelivered
+                or not run.permit
+                or not partition.running
+                or (
+                    deferrals is not None
+                    and deferrals.message_hashes
+                    and deferrals.holds(messages, run.key)
+                )
+                or len(run.key) > LONG_CHARS
+                or (spans is not None and spans.live)
+                # The permit is so new that its time stands for now.
+                or (used is not None and used(run.place, run.began) > limit_s)
+            ):
+                return layers(run)
+            if meter_begin is not None:
+                meter_begin(run.place, run.began)
+            context = run.context = Context(run)
+            run.attempt = 1
+            run.handling = True
+            pending: Coroutine[Any, Any, Any] | None = None
+            try:
+                method = methods[type(event)]
+                pending = method(context, event)
+                if type(pending) is not CoroutineType:
+                    pending = invoke.awaiting(method, pending)
+                # A handler that waits for nothing ends here.
+                waited = pending.send(None)
+            except StopIteration as stop:
+                if pending is None:  # a method that is no coroutine function raised it
+                    return failed(run, stop)
+                run.handling = False
+                if task.cancelling():
+                    return settled(run, SUCCESS)
+                return succeeded(run)
+            except BaseException as error:  # noqa: BLE001  # passed on, or raised again
+                return failed(run, error)
+            return waiting(run, pending, waited)
+
+        return begin
+
+    @coroutine
+    def _waiting(
+        self, run: Run, pending: Coroutine[Any, Any, Any], waited: Any
+    ) -> Generator[Any, Any, Outcome]:
+        """Go on with a handler that waits for ``waited``, as ``await`` would."""
+        try:
+            while True:
+                try:
+                    yield waited
+                except GeneratorExit:
+                    pending.close()
+                    raise
+                except BaseException as thrown:  # noqa: BLE001  # whatever it is, it is for the handler
+                    waited = pending.throw(thrown)
+                else:
+                    yield from pending  # a coroutine, of which a part has run
+                    break
+        except StopIteration:
+            pass  # the handler took what was thrown at it, and ended
+        except BaseException as error:  # noqa: BLE001  # passed on, or raised again
+            return (yield from self._failed(run, error))  # type: ignore[no-any-return]
+        run.handling = False
+        if run.task.cancelling():  # type: ignore[union-attr]  # it is in a lane
+            return (yield from self._settled(run, SUCCESS))  # type: ignore[no-any-return]
+        done = self._succeeded(run)
+        return done if isinstance(done, Outcome) else (yield from done)  # type: ignore[misc]
+
+    async def _failed(self, run: Run, error: BaseException) -> Outcome:
+        """The handler was left by ``error``."""
+        run.handling = False
+        outcome = self._invoke.failed(run, error)
+        if outcome is None:
+            self._scheduler.ended(run, None)
+            raise error
+        return await self._settled(run, outcome)
+
+    async def _settled(self, run: Run, outcome: Outcome) -> Outcome:
+        """The handler has ended; a cancellation that was meant for it may still be under way."""
+        assert run.task is not None, "a handler runs in a lane"
+        if run.task.cancelling():
+            try:
+                await self._invoke.absorb(run.task)
+            except BaseException:
+                self._scheduler.ended(run, None)
+                raise
+        if outcome is SUCCESS:
+            done = self._succeeded(run)
+            return done if isinstance(done, Outcome) else await done
+        now = self._scheduler.ended(run, outcome)
+        if self._telemetry is not None:
+            self._telemetry.ended(run, outcome, now)
+        return await self._rest(run, outcome)
+
+    def _succeeded(self, run: Run) -> Outcome | Awaitable[Outcome]:
+        """The handler has ended well."""
+        now = self._scheduler.ended(run, SUCCESS)
+        if self._telemetry is not None:
+            self._telemetry.ended(run, SUCCESS, now)
+        deferrals = run.partition.deferrals
+        if (
+            deferrals is not None
+            and self._defer is not None
+            and not self._defer.succeeded(run, deferrals)
+        ):
+            return self._rest(run, SUCCESS)
+        return SUCCESS
+
+    async def _rest(self, run: Run, outcome: Outcome) -> Outcome:
+        """What the layers outside the scheduler do."""
+        outcome = unless_cut_short(run, outcome)
+        deferrals = run.partition.deferrals
+        if deferrals is not None and self._defer is not None:
+            outcome = await self._defer.ended(run, DeferredKind.MESSAGE, outcome, deferrals)
+        for ended in self._outer:
+            outcome = await ended(run, outcome)
+        return outcome
