@@ -24,7 +24,7 @@ class Clock:
     def __init__(self) -> None:
         self.offset_s = 0.0
         """The wall clock's time when the monotonic one says 0."""
-        self._second = -1
+        self._second: int | None = None
         self._text = ""
 
     def text(self, ms: int) -> str:

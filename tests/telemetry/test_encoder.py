@@ -168,5 +168,5 @@ def test_what_is_remembered_is_bounded(count: int) -> None:
     encoder = Encoder(OWN, "g", "s", "h")
     for n in range(count):
         encoder.encode(message(f"t{n}", 0, n, f"k{n}"))
-    assert len(encoder._places) <= 4096
-    assert len(encoder._keys) <= 16_384
+    assert len(encoder.places) <= 4096
+    assert len(encoder.keys) <= 16_384
