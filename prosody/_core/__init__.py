@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from prosody._core import protocols, protocols_qos
+    from prosody._core import protocols, protocols_events, protocols_qos
 
 __all__ = [
     "FALLBACK_REASON",
@@ -25,6 +25,10 @@ __all__ = [
     "OutcomeWindow",
     "TimeWindow",
     "VirtualTimeHeap",
+    "event_lines",
+    "frame_records",
+    "keep_records",
+    "key_partitions",
 ]
 
 
@@ -36,28 +40,38 @@ class _Half(NamedTuple):
     virtual_time_heap: type[protocols_qos.VirtualTimeHeap]
     time_window: type[protocols_qos.TimeWindow]
     outcome_window: type[protocols_qos.OutcomeWindow]
+    event_lines: protocols_events.EventLines
+    frame_records: protocols_events.FrameRecords
+    keep_records: protocols_events.KeepRecords
+    key_partitions: protocols_events.KeyPartitions
 
 
 def _compiled() -> _Half:
+    from prosody._core.event_lines_c import event_lines
     from prosody._core.key_queue_c import KeyQueue
+    from prosody._core.many_records_c import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_c import OffsetTracker
     from prosody._core.rolling_window_c import OutcomeWindow, TimeWindow
     from prosody._core.vtime_heap_c import VirtualTimeHeap
 
     return _Half(
-        "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow
-    )
+        "cython",         None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
+        event_lines, frame_records, keep_records, key_partitions,
+    )  # fmt: skip
 
 
 def _pure(reason: str) -> _Half:
+    from prosody._core.event_lines_py import event_lines
     from prosody._core.key_queue_py import KeyQueue
+    from prosody._core.many_records_py import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_py import OffsetTracker
     from prosody._core.rolling_window_py import OutcomeWindow, TimeWindow
     from prosody._core.vtime_heap_py import VirtualTimeHeap
 
     return _Half(
-        "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow
-    )
+        "python",         reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
+        event_lines, frame_records, keep_records, key_partitions,
+    )  # fmt: skip
 
 
 def _pick() -> _Half:
@@ -81,3 +95,7 @@ OffsetTracker = _half.offset_tracker
 VirtualTimeHeap = _half.virtual_time_heap
 TimeWindow = _half.time_window
 OutcomeWindow = _half.outcome_window
+event_lines = _half.event_lines
+frame_records = _half.frame_records
+keep_records = _half.keep_records
+key_partitions = _half.key_partitions

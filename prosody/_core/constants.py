@@ -47,3 +47,6 @@ RECENT_SHARE: Final = 8
 
 MAX_RECENT: Final = 1_024
 """At most so many."""
+
+BATCH_RECORDS: Final = 16_384
+"""Records of a batch that is framed for Kafka, at most."""

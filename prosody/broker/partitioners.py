@@ -10,6 +10,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+from prosody._core import key_partitions
 from prosody.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,14 +71,7 @@ class Partitions:
             # What comes often is back at once.
             known.clear()
             self._count = count
-        found = [known.get(key, -1) for key in keys]
-        if -1 in found:
-            for n, partition in enumerate(found):
-                if partition < 0:
-                    key = keys[n]
-                    # Perhaps it stood in this list before, and was found then.
-                    found[n] = known[key] if key in known else self._find(key)
-        return found
+        return key_partitions(keys, count, self._partitioner, known, self._find)
 
     def _find(self, key: bytes) -> int:
         partition = partition_for(self._partitioner, key, self._count, self._random)

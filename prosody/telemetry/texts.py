@@ -16,21 +16,29 @@ def second_text(seconds: int) -> str:
     return utc_from_seconds(seconds).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-class Clock:
-    """Milliseconds since 1970 UTC as text: RFC 3339, with three decimals. The last second's is kept."""
+_SECONDS_MAX: Final = 512
 
-    __slots__ = ("_second", "_text", "offset_s")
+
+class Clock:
+    """Milliseconds since 1970 UTC as text: RFC 3339, with three decimals.
+
+    The texts of seconds are kept, because attempts that end together may have begun in many.
+    """
+
+    __slots__ = ("_seconds", "offset_s")
 
     def __init__(self) -> None:
         self.offset_s = 0.0
         """The wall clock's time when the monotonic one says 0."""
-        self._second = -1
-        self._text = ""
+        self._seconds: dict[int, str] = {}
 
     def text(self, ms: int) -> str:
         """All but the quotes."""
         second, rest = divmod(ms, 1000)
-        if second != self._second:
-            self._second = second
-            self._text = second_text(second)
-        return f"{self._text}.{rest:03d}Z"
+        text = self._seconds.get(second)
+        if text is None:
+            text = second_text(second)
+            if len(self._seconds) >= _SECONDS_MAX:
+                self._seconds.clear()
+            self._seconds[second] = text
+        return f"{text}.{rest:03d}Z"

@@ -19,11 +19,27 @@ STRUCTURES = {
     "OutcomeWindow": "rolling_window",
 }
 """The module of each class, without the half."""
+FUNCTIONS = {
+    "event_lines": "event_lines",
+    "frame_records": "many_records",
+    "keep_records": "many_records",
+    "key_partitions": "many_records",
+}
+"""The module of each function, without the half."""
 
 
 def core_class(half: str, name: str) -> Any:
     """The class ``name`` of one half; a half that is not there fails whoever asks for it."""
-    module = f"prosody._core.{STRUCTURES[name]}_{HALVES[half]}"
+    return _found(half, STRUCTURES[name], name)
+
+
+def core_function(half: str, name: str) -> Any:
+    """The function ``name`` of one half; as for classes."""
+    return _found(half, FUNCTIONS[name], name)
+
+
+def _found(half: str, module: str, name: str) -> Any:
+    module = f"prosody._core.{module}_{HALVES[half]}"
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as missing:

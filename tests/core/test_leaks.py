@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from prosody.broker.kafka.record_batch import RecordBatch
+from prosody.broker.protocol import TopicPartition
+from prosody.telemetry.encoder import Encoder
+from prosody.telemetry.events import DEMANDS, MESSAGE, MESSAGE_SENT, SENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +103,41 @@ def outcome_window(module: Any) -> Callable[[int], None]:
     return operate
 
 
+def event_lines(module: Any) -> Callable[[int], None]:
+    encoder = Encoder("telemetry", "g", "s", "h")
+
+    def operate(i: int) -> None:
+        tp = TopicPartition(f"t{i % 7000}", i % 3)
+        key = f"key-{i % 20_000}" + "x" * (i % 300)
+        pair = DEMANDS[0], i * 0.01, MESSAGE, tp, i, key, i * 0.01 + 0.5
+        odd = "", i * 0.01, MESSAGE, tp, 2**70 + i, key, i * 0.01
+        sent = MESSAGE_SENT, i * 0.01, SENT, tp, i, key, "\ud800"
+        module.event_lines(encoder, [*pair, *odd, *sent, *pair], 1e12)
+        encoder.keys.clear()
+        encoder.places.clear()
+
+    return operate
+
+
+def many_records(module: Any) -> Callable[[int], None]:
+    known: dict[bytes, int] = {}
+
+    def operate(i: int) -> None:
+        keys = [b"%d" % i] * 2
+        batches = {n: RecordBatch(0, 6000) for n in range(2)}
+        partitions = module.key_partitions(keys, 2, "murmur2", known, lambda _: i % 2)
+        module.keep_records([[], []], partitions, keys, keys, i)
+        values = [b"x" * (i % 5000), b"%d" % i]
+        module.frame_records(batches, partitions, keys, values, 0)
+        with contextlib.suppress(KeyError):
+            module.frame_records(batches, [1, 2], keys, values, 0)
+
+    return operate
+
+
 STRUCTURES = {
+    event_lines: "event_lines",
+    many_records: "many_records",
     key_queue: "key_queue",
     offset_tracker: "offset_tracker",
     virtual_time_heap: "vtime_heap",

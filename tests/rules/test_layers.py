@@ -17,14 +17,14 @@ LAYERS: dict[str, set[str]] = {
     "config": {"errors"},
     "model": {"errors"},
     "observe": {"errors", "model", "runtime"},
-    "broker": {"errors", "runtime", "model/fields"},
+    "broker": {"_core", "errors", "runtime", "model/fields"},
     "stores": {"errors", "runtime"},
     "timers": {"errors", "model", "runtime", "stores/protocol"},
     "deferral": {
         *("_core", "errors", "model", "runtime", "timers"),
         *("broker/protocol", "stores/protocol", "stores/hashing"),
     },
-    "telemetry": {"errors", "model", "runtime", "broker/protocol", "stores/protocol"},
+    "telemetry": {"_core", "errors", "model", "runtime", "broker/protocol", "stores/protocol"},
     "middleware": {
         *("_core", "deferral", "errors", "model", "runtime", "telemetry", "timers"),
         *("stores/answer", "stores/protocol", "stores/hashing"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prosody.broker.protocol import TopicPartition
 from prosody.telemetry import events as e
 from prosody.telemetry.encoder import Encoder
+from prosody.telemetry.texts import Clock
 from tests.telemetry.shapes import check_shape
 
 OWN = "telemetry"
@@ -163,10 +164,22 @@ def test_an_error_that_cannot_be_written_and_one_too_long() -> None:
     assert len(event["exception"]) == e.ERROR_CHARS_MAX + 3
 
 
+def test_times_before_1970_and_many_seconds() -> None:
+    clock = Clock()
+    for _ in range(2):
+        texts = [clock.text(ms) for ms in (-1, -1000, -1001, 0, *range(0, 2_000_000, 999))]
+        assert texts[:5] == [
+            "1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.000Z", "1969-12-31T23:59:58.999Z",
+            "1970-01-01T00:00:00.000Z", "1970-01-01T00:00:00.000Z",
+        ]  # fmt: skip
+        assert texts[-1] == "1970-01-01T00:33:19.998Z"
+        assert len(clock._seconds) <= 512
+
+
 @pytest.mark.parametrize("count", [5000, 17_000])
 def test_what_is_remembered_is_bounded(count: int) -> None:
     encoder = Encoder(OWN, "g", "s", "h")
     for n in range(count):
         encoder.encode(message(f"t{n}", 0, n, f"k{n}"))
-    assert len(encoder._places) <= 4096
-    assert len(encoder._keys) <= 16_384
+    assert len(encoder.places) <= 4096
+    assert len(encoder.keys) <= 16_384

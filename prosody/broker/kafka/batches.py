@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer
 
+from prosody._core import frame_records
 from prosody.broker.kafka import lifetimes
 from prosody.broker.kafka.errors import LowerError, broker_error, mapped
 from prosody.broker.kafka.patience import keep_batches, pace_metadata, serve_the_others
@@ -103,11 +104,14 @@ class KafkaBatches:
         partitions = self._partitions.of(keys, self._count)
         for partition in {*partitions}.difference(added):
             added[partition] = [self._new()]
-        batches = {partition: batches[-1] for partition, batches in added.items()}
-        for partition, key, value in zip(partitions, keys, values, strict=True):
-            if batches[partition].add(key, value):
-                batches[partition] = self._new()
-                added[partition].append(batches[partition])
+        open_batches = {partition: batches[-1] for partition, batches in added.items()}
+        done = 0
+        while done < len(keys):
+            done = frame_records(open_batches, partitions, keys, values, done)
+            partition = partitions[done - 1]
+            if open_batches[partition].full:
+                open_batches[partition] = self._new()
+                added[partition].append(open_batches[partition])
 
     def _new(self) -> RecordBatch:
         return RecordBatch(int(self._runtime.wall() * 1000), BATCH_BYTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prosody._core import keep_records
 from prosody.broker.partitioners import Partitions
 from prosody.broker.values import Written
 from prosody.errors import BrokerError
@@ -59,10 +60,8 @@ class MemoryBatches:
             if not logs:
                 self._lost += len(keys)
                 return
-            appends = [log.append_one_of_many for log in logs]
             partitions = self._partitions.of(keys, len(logs))
-            for partition, key, value in zip(partitions, keys, values, strict=True):
-                appends[partition]((timestamp_ms, key, value, ()))
+            keep_records([log.taking_many for log in logs], partitions, keys, values, timestamp_ms)
             for log in logs:
                 log.appended_many()
 

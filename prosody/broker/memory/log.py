@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 Stored: TypeAlias = "tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]"
 """Timestamp, key, value, headers. A plain tuple, of which a record is made when it is read: the garbage
@@ -92,9 +92,9 @@ class PartitionLog:
         return offset
 
     @property
-    def append_one_of_many(self) -> Callable[[Stored], None]:
-        """Keeps a record; call ``appended_many`` when all are kept."""
-        return self._records.append
+    def taking_many(self) -> list[Stored | None]:
+        """Where records may be added at the end; call ``appended_many`` when all are there."""
+        return self._records
 
     def appended_many(self) -> None:
         """Let go of the oldest beyond ``keep``, and wake who waits for records."""

@@ -87,6 +87,21 @@ def test_what_one_partition_refuses_is_counted_and_the_others_are_written(
     play(lambda partition: error if partition == 2 else None, main)
 
 
+def test_what_does_not_fit_into_a_batch_goes_into_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prosody.broker.kafka.batches.BATCH_BYTES", 100)
+
+    async def main(batches: KafkaBatches, producer: Producer) -> None:
+        for _ in range(2):
+            batches.add(KEYS, KEYS)
+        assert await batches.write(10.0) == (0, None)
+        # A record is of 16 or 17 bytes.
+        assert {count for _, count in producer.taken[:-4]} >= {6}
+        assert max(count for _, count in producer.taken) <= 7
+        assert sum(count for _, count in producer.taken) == 2 * len(KEYS)
+
+    play(lambda _: None, main)
+
+
 def test_what_is_not_acknowledged_in_time_counts_as_lost() -> None:
     async def main(batches: KafkaBatches, producer: Producer) -> None:
         batches.add(KEYS, KEYS)
