@@ -80,8 +80,11 @@ def _chunks(records: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, by
 
 def memory_place() -> Place:
     from prosody.broker.memory import MemoryBroker, MemoryCluster
+    from prosody.broker.memory.batches import KEEP
 
     cluster = MemoryCluster()
+    # Kept as short as where the library makes it itself: events of long ago are nobody's business.
+    cluster.create_topic(DEFAULT_TELEMETRY_TOPIC, PARTITIONS, keep=KEEP)
     broker = MemoryBroker(cluster, runtime=SystemRuntime(), auto_create_topics=False)
     return Place("memory", broker, functools.partial(MemoryLook, cluster))
 
