@@ -12,6 +12,8 @@ from unittest import mock
 # In the order in which they import one another.
 PARTS = (
     "idle_keys_py",
+    "staircase_py",
+    "short_line_py",
     "waiting_line_py",
     "class_account_py",
     "decay_clock_py",
