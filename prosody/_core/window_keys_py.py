@@ -95,15 +95,15 @@ class WindowKeys(WindowClock):
 
     def _move(self, now: float) -> list[Hashable]:
         """Let it be ``now``; returns the keys forgotten by that."""
-        gone: list[Hashable] = []
         if now > self._latest:
             self._latest = now
             if now > self._until:
-                self._turn(now, gone)
-        return gone
+                return self._turn(now)
+        return []
 
-    def _turn(self, now: float, gone: list[Hashable]) -> None:
-        """The latest time, ``now``, may lie in a later bucket; adds the keys forgotten by that."""
+    def _turn(self, now: float) -> list[Hashable]:
+        """The latest time, ``now``, may lie in a later bucket; returns the keys forgotten by that."""
+        gone: list[Hashable] = []
         bucket = self._bucket_of(now)
         if bucket != self._bucket:
             # Each bucket that the window leaves behind is emptied, in the keys that used it. Their
@@ -117,6 +117,7 @@ class WindowKeys(WindowClock):
                         self._empty(state, place, gone)
             self._sweep()
         self._enter(bucket)
+        return gone
 
     def _empty(self, state: UsedKey, place: int, gone: list[Hashable]) -> None:
         buckets = state.buckets
