@@ -127,10 +127,10 @@ class TimeWindow(WindowKeys):
             self._latest = latest = now
             if now > self._until:
                 gone = self._turn(now)
-        if (bucket := state.began) == self._bucket:
+        if state.began == self._bucket:
             tick = int((latest - self._start) / self._width * TICKS)
             added = (tick if 0 <= tick < BUCKET_TICKS else self._tick()) - state.began_tick
-            state.buckets[bucket % RING] += added
+            state.buckets[self._place] += added
         else:
             added = self._charge(state, state.buckets)
         total = state.total
@@ -144,16 +144,9 @@ class TimeWindow(WindowKeys):
             gone = gone or []
             self._forget(state, gone)
             return
-        state.number = number = self._ends = self._ends + 1
-        recent = self._recent
-        recent.append(state)
-        if len(recent) > self._recent_size:
-            state = recent.popleft()
-            # It may have run again since; otherwise it can be evicted from now on.
-            if state.number <= number - self._recent_size and not (
-                state.running or state.forgotten or state.serial
-            ):
-                self._list(state)
+        state.number = self._ends = self._ends + 1
+        if self._recent is not None:
+            self._leave_recent(self._recent, state)
         if len(self._keys) - self._running > self._cache_size:
             gone = gone or []
             self._evict(gone)
@@ -177,7 +170,7 @@ class TimeWindow(WindowKeys):
         if state is None or state.forgotten:
             return 0.0
         total = state.total
-        oldest = state.buckets[(self._bucket + 1) % RING]
+        oldest = state.buckets[self._leaving]
         if state.running:
             ahead = self._bucket - state.began
             if ahead < BUCKETS:
