@@ -93,10 +93,8 @@ class VirtualTimeHeap(DecayClock):
         on_time = type(now) is float and latest <= now <= self._young_until
         if not on_time:
             now = seconds("push: now", now)
-        if work_class == 0 or not class_number("push", work_class):
-            account = self._normal
-        else:
-            account = self._failure
+        failing = work_class != 0 and class_number("push", work_class)
+        account = self._failure if failing else self._normal
         state = self._keys.get(key)
         if state is None:
             state = KeyState(key)
@@ -141,9 +139,10 @@ class VirtualTimeHeap(DecayClock):
         decay = exp(-LN2 * passed)
         chosen = self._normal
         failure = self._failure
-        if failing := failure.line.live:
-            if failing == waiting or failure.score(decay) < chosen.score(decay):
-                chosen = failure
+        if (failing := failure.line.live) and (
+            failing == waiting or failure.score(decay) < chosen.score(decay)
+        ):
+            chosen = failure
         line = chosen.line
         if line.live < line.fewest:
             line = chosen.shorten()

@@ -28,6 +28,7 @@ BLOCK: Final = 1 << SHIFT
 DIRECT: Final = 64
 """So many debts are looked through as they are."""
 
+
 @final
 class WaitingLine(Staircase):
     """What waits, in order of arrival, with gaps.

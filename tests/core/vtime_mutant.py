@@ -21,8 +21,11 @@ PARTS = (
 )
 
 
-def mutant(part: str, *edits: tuple[str, str]) -> Any:
-    """``VirtualTimeHeap`` with each of these texts, which must be there once, put in another's place."""
+def mutant(part: str, *edits: tuple[str, str], short: int | None = None) -> Any:
+    """``VirtualTimeHeap`` with each of these texts, which must be there once, put in another's place.
+
+    :param short: how many may wait in a short line, if that differs; with 0 there are only long ones.
+    """
     assert part in PARTS
     with mock.patch.dict(sys.modules):
         for name in PARTS:
@@ -34,4 +37,8 @@ def mutant(part: str, *edits: tuple[str, str]) -> Any:
             module = ModuleType(full)
             sys.modules[full] = module
             exec(compile(source, f"mutant of {name}", "exec"), vars(module))
+            if short is not None and name == "short_line_py":
+                vars(module)["ShortLine"].most = short
+            if short is not None and name == "waiting_line_py":
+                vars(module)["WaitingLine"].fewest = short // 4
     return vars(module)["VirtualTimeHeap"]
