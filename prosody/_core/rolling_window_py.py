@@ -170,7 +170,10 @@ class TimeWindow(WindowKeys):
         if state is None or state.forgotten:
             return 0.0
         total = state.total
-        oldest = state.buckets[self._leaving]
+        # Nothing is in the bucket that the window covers in part, but where it is the oldest one used.
+        oldest = 0
+        if total and state.oldest == self._bucket - BUCKETS:
+            oldest = state.buckets[(self._bucket + 1) % RING]
         if state.running:
             ahead = self._bucket - state.began
             if ahead < BUCKETS:

@@ -25,12 +25,9 @@ class ShortLine(Staircase):
 
     __slots__ = ("_debts", "_states")
 
-    most = SHORT
-    fewest = 0
-
     def __init__(self, max_wait: float, wait_weight: float, states: list[KeyState]) -> None:
         """:param states: what waits already, in order of arrival."""
-        super().__init__(max_wait, wait_weight)
+        super().__init__(max_wait, wait_weight, 0, SHORT)
         self._states = states
         self._debts: list[float] = []
         self.live = len(states)

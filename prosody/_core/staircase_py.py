@@ -35,13 +35,16 @@ class Staircase:
     and are passed over unseen.
     """
 
-    __slots__ = ("_max_wait", "_owed", "_steps", "_wait_weight", "live")
+    __slots__ = ("_max_wait", "_owed", "_steps", "_wait_weight", "fewest", "live", "most")
 
-    def __init__(self, max_wait: float, wait_weight: float) -> None:
+    def __init__(self, max_wait: float, wait_weight: float, fewest: int, most: int) -> None:
         self._max_wait = max_wait
         self._wait_weight = wait_weight
         self.live = 0
         """How many wait."""
+        self.fewest = fewest
+        """With less than that, a shorter kind of line takes its place; with ``most``, a longer one."""
+        self.most = most
         self._steps: list[KeyState] = []
         # Their debts below zero: so they grow, as bisection wants it.
         self._owed: list[float] = []
@@ -93,7 +96,7 @@ class Staircase:
         require(len(states) == len(expected) == self.live, "the number of those that wait is wrong")
         since = [state.since for state in states]
         require(since == sorted(since), "times are out of order")
-        found = Staircase(self._max_wait, self._wait_weight)
+        found = Staircase(self._max_wait, self._wait_weight, 0, 0)
         found._climb(states)
         require(list(map(id, self._steps)) == list(map(id, found._steps)), "the staircase is wrong")
         require(self._owed == found._owed, "what steps owe is wrong")

@@ -165,8 +165,8 @@ class VirtualTimeHeap(DecayClock):
         on_time = type(now) is float and self._latest < now <= self._young_until
         if not on_time:
             now = seconds("complete: now", now)
-        if type(used) is not float or not 0.0 <= used < inf:
-            used = run_seconds("complete: used", used)
+        if type(used) is not float or not 0.0 <= used <= LONGEST_RUN_S:
+            used = min(run_seconds("complete: used", used), LONGEST_RUN_S)
         state = self._keys.get(key)
         if state is None or state.status != DISPATCHED:
             raise KeyError(f"complete: nothing of key {key!r} is dispatched")
@@ -174,8 +174,6 @@ class VirtualTimeHeap(DecayClock):
             self._latest = now
         else:
             now = self._advance(now)
-        if used > LONGEST_RUN_S:  # noqa: PLR1730 (min would be a call)
-            used = LONGEST_RUN_S
         growth = exp(LN2 * ((now - self._landmark) / self._half_life))
         state.debt += state.account.complete(state.charge, used, growth)
         # As ``_rest``, where there is no order among idle keys, and room.

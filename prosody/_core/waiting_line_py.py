@@ -41,12 +41,9 @@ class WaitingLine(Staircase):
 
     __slots__ = ("_capacity", "_debts", "_live_least", "_minima", "_states")
 
-    most = maxsize
-    fewest = FEWEST
-
     def __init__(self, max_wait: float, wait_weight: float, states: list[KeyState]) -> None:
         """:param states: what waits already, in order of arrival."""
-        super().__init__(max_wait, wait_weight)
+        super().__init__(max_wait, wait_weight, FEWEST, maxsize)
         # By slot. None and an infinite debt stand where something was taken away.
         self._states: list[Any] = states
         self._debts: list[float] = []

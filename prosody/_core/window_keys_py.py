@@ -65,7 +65,6 @@ class WindowKeys(WindowClock):
         "_ends",
         "_heap",
         "_keys",
-        "_leaving",
         "_place",
         "_recent",
         "_recent_size",
@@ -78,7 +77,6 @@ class WindowKeys(WindowClock):
     _ends: int
     _heap: list[tuple[int, int, int, UsedKey]]
     _keys: dict[Hashable, UsedKey]
-    _leaving: int
     _place: int
     _recent: deque[UsedKey | None] | None
     _recent_size: int
@@ -97,9 +95,7 @@ class WindowKeys(WindowClock):
         self._heap = []
         # Whose runs ended last, None for one that has ended again since; no deque: no order.
         self._recent = None
-        # The places of the bucket of now, and of the one that the window covers in part.
         self._place = 0
-        self._leaving = 1
         self._running = 0
         self._ends = 0
         self._serial = 0
@@ -127,7 +123,6 @@ class WindowKeys(WindowClock):
                     for state in states:
                         self._empty(state, place, gone)
             self._place = bucket % RING
-            self._leaving = (bucket + 1) % RING
             if self._recent is not None and 2 * len(self._keys) < self._cache_size:
                 self._give_up_order()
             self._sweep()
@@ -286,4 +281,3 @@ class WindowKeys(WindowClock):
         else:
             require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
         require(self._place == self._bucket % RING, "the place of the bucket")
-        require(self._leaving == (self._bucket + 1) % RING, "the place of the oldest bucket")

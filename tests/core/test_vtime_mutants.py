@@ -276,11 +276,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if state.debt == 0.0:",
         "if state.debt < 0.0:",
     ),
-    "a longest run of any length": ("vtime_heap_py", "if used > LONGEST_RUN_S:", "if False:"),
+    "a longest run of any length": (
+        "vtime_heap_py",
+        'min(run_seconds("complete: used", used), LONGEST_RUN_S)',
+        'run_seconds("complete: used", used)',
+    ),
     "a negative run taken": (
         "vtime_heap_py",
-        "not 0.0 <= used < inf:\n            used = run_seconds(",
-        "not -inf < used < inf:\n            used = run_seconds(",
+        "not 0.0 <= used <= LONGEST",
+        "not -inf < used <= LONGEST",
     ),
     "nan taken for a time": (
         "vtime_heap_py",

@@ -38,7 +38,7 @@ def mutant(part: str, *edits: tuple[str, str], short: int | None = None) -> Any:
             sys.modules[full] = module
             exec(compile(source, f"mutant of {name}", "exec"), vars(module))
             if short is not None and name == "short_line_py":
-                vars(module)["ShortLine"].most = short
+                vars(module)["SHORT"] = short
             if short is not None and name == "waiting_line_py":
-                vars(module)["WaitingLine"].fewest = short // 4
+                vars(module)["FEWEST"] = short // 4
     return vars(module)["VirtualTimeHeap"]
