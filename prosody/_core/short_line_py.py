@@ -23,13 +23,16 @@ class ShortLine(Staircase):
     call of C each and costs less than to keep anything that spares it.
     """
 
-    __slots__ = ("_debts", "_states")
+    __slots__ = ("_debts", "_number", "_numbers", "_states")
 
     def __init__(self, max_wait: float, wait_weight: float, states: list[KeyState]) -> None:
         """:param states: what waits already, in order of arrival."""
         super().__init__(max_wait, wait_weight, 0, SHORT)
         self._states = states
         self._debts: list[float] = []
+        # They grow with the place, which is found by bisection.
+        self._numbers: list[int] = []
+        self._number = 0
         self.live = len(states)
         self.rebuild()
 
@@ -37,6 +40,9 @@ class ShortLine(Staircase):
         """Let it wait behind the others, with the debt and the time that it says."""
         self.live += 1
         self._states.append(state)
+        state.slot = number = self._number
+        self._number = number + 1
+        self._numbers.append(number)
         debt = state.debt
         self._debts.append(debt)
         steps = self._steps
@@ -51,20 +57,18 @@ class ShortLine(Staircase):
         if step:
             step = self._least(step, decay, now)
         state = steps[step]
-        # A step is the first that owes what it does.
-        place = self._debts.index(state.debt)
-        self._remove(place, step)
+        self._remove(bisect_left(self._numbers, state.slot), step)
         return state
 
     def withdraw(self, state: KeyState) -> None:
         """Take out one that waits."""
-        place = self._states.index(state)
+        place = bisect_left(self._numbers, state.slot)
         step = bisect_left(self._owed, -state.debt)
         if step < len(self._steps) and self._steps[step] is state:
             self._remove(place, step)
         else:
             self.live -= 1
-            del self._debts[place], self._states[place]
+            del self._debts[place], self._states[place], self._numbers[place]
 
     def states(self) -> list[KeyState]:
         """What waits, in order of arrival; for the line that takes the place of this one."""
@@ -73,15 +77,19 @@ class ShortLine(Staircase):
     def rebuild(self) -> None:
         """Debts have changed: all by one factor, which may have made some equal."""
         self._debts = [state.debt for state in self._states]
+        self._number = len(self._states)
+        self._numbers = list(range(self._number))
+        for number, state in enumerate(self._states):
+            state.slot = number
         self._climb(self._states)
 
     def _remove(self, place: int, step: int) -> None:
         """Take out a step. Those take its place that owe less than all before them, now it has gone."""
         states, debts, steps, owed = self._states, self._debts, self._steps, self._owed
         self.live -= 1
-        del states[place], debts[place]
+        del states[place], debts[place], self._numbers[place]
         if step + 1 < len(steps):
-            covered = debts[place : debts.index(steps[step + 1].debt, place)]
+            covered = debts[place : bisect_left(self._numbers, steps[step + 1].slot)]
         else:
             covered = debts[place:]
         bound = steps[step - 1].debt if step else inf
@@ -108,4 +116,7 @@ class ShortLine(Staircase):
         """
         self._check_steps(self._states, expected)
         require(self._debts == [state.debt for state in self._states], "an old debt")
+        require(self._numbers == [state.slot for state in self._states], "an old number")
+        require(self._numbers == sorted(set(self._numbers)), "numbers out of order")
+        require(not self._numbers or self._numbers[-1] < self._number, "a number out of range")
         require(self.live <= self.most, "a short line is too long")

@@ -104,7 +104,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "uncovered what lies behind the next step": (
         "short_line_py",
-        "debts[place : debts.index(steps[step + 1].debt, place)]",
+        "debts[place : bisect_left(self._numbers, steps[step + 1].slot)]",
         "debts[place:]",
     ),
     "minima not lowered": ("waiting_line_py", "elif debt < level[slot]:", "elif False:"),
