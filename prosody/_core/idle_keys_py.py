@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ class KeyState:
         self.rested = -1
         self.status = IDLE
         self.account: Any = None
+
+    def check_valid(self, key: Hashable, latest: float) -> None:
+        """Assert the invariants of a state filed under ``key``, at the ``latest`` time; for tests.
+
+        :raises AssertionError: when one does not hold.
+        """
+        require(self.key is key, "a key is filed under another")
+        require((self.entry is not None) == (self.status == WAITING), "an entry misplaced")
+        require(self.rested < 0 or self.status == IDLE, "a busy key is at rest")
+        require(0.0 <= self.debt < inf, "a debt out of range")
+        require(self.since <= latest, "an entry from the future")
 
 
 @final
@@ -135,23 +147,25 @@ class IdleKeys:
 
         :raises AssertionError: when one does not hold.
         """
-        _require(self.states.keys() == set(states), "others are idle")
-        _require(len(states) <= self.limit, "too many keys remembered")
+        require(self.states.keys() == set(states), "others are idle")
+        require(len(states) <= self.limit, "too many keys remembered")
         heap = self.heap
         if heap is None:
-            _require(all(state.rested == -1 for state in states), "an order of what has none")
+            require(all(state.rested == -1 for state in states), "an order of what has none")
             return
         rests = [state.rested for state in self.states]
-        _require(rests == sorted(set(rests)), "a rest out of order")
-        _require(all(0 <= rested < self._rests for rested in rests), "a rest out of range")
-        _require(len(heap) <= 2 * len(states) + SLACK, "too many left-overs")
+        require(rests == sorted(set(rests)), "a rest out of order")
+        require(all(0 <= rested < self._rests for rested in rests), "a rest out of range")
+        require(len(heap) <= 2 * len(states) + SLACK, "too many left-overs")
         placed = {state for _, rested, state in heap if state.rested == rested}
-        _require(placed == set(states), "an idle key is not in the heap")
+        require(placed == set(states), "an idle key is not in the heap")
         for at, place in enumerate(heap):
-            _require(place[:2] >= heap[(at - 1) >> 1][:2] or not at, "no heap")
-            _require(place[2].rested != place[1] or place[2].debt == place[0], "an old debt")
+            require(place[:2] >= heap[(at - 1) >> 1][:2] or not at, "no heap")
+            require(place[2].rested != place[1] or place[2].debt == place[0], "an old debt")
 
 
-def _require(holds: bool, message: str) -> None:
+def require(holds: bool, message: str) -> None:
+    """Raise AssertionError unless it ``holds``."""
+    # Not an assert statement: python -O would drop that, and the check is all this is for.
     if not holds:
-        raise AssertionError(f"IdleKeys: {message}")
+        raise AssertionError(f"virtual-time heap: {message}")

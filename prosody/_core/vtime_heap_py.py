@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, final
 from prosody._core.class_account_py import ClassAccount
 from prosody._core.constants import LN2, LONGEST_RUN_S, REBASE_HALF_LIVES
 from prosody._core.decay_clock_py import DecayClock
-from prosody._core.idle_keys_py import DISPATCHED, IDLE, WAITING, IdleKeys, KeyState
+from prosody._core.idle_keys_py import DISPATCHED, IDLE, WAITING, IdleKeys, KeyState, require
 from prosody._core.vtime_parameters import checked_parameters, class_number, run_seconds, seconds
 
 if TYPE_CHECKING:
@@ -207,10 +207,7 @@ class VirtualTimeHeap(DecayClock):
         state = self._keys.get(key)
         if state is None or state.status != WAITING:
             raise KeyError(f"withdraw: nothing of key {key!r} waits")
-        account = state.account
-        if account.line.live < account.line.fewest:
-            account.shorten()
-        account.line.withdraw(state)
+        state.account.line.withdraw(state)
         self._waiting -= 1
         entry = state.entry
         state.entry = None
@@ -265,20 +262,16 @@ class VirtualTimeHeap(DecayClock):
         """
         by_status: dict[int, list[KeyState]] = {IDLE: [], WAITING: [], DISPATCHED: []}
         for key, state in self._keys.items():
-            _require(state.key is key, "a key is filed under another")
-            _require((state.entry is not None) == (state.status == WAITING), "an entry misplaced")
-            _require(state.rested < 0 or state.status == IDLE, "a busy key is at rest")
-            _require(0.0 <= state.debt < inf, "a debt out of range")
-            _require(state.since <= self._latest, "an entry from the future")
+            state.check_valid(key, self._latest)
             by_status[state.status].append(state)
         self._idle.check_valid(by_status[IDLE])
-        _require(len(by_status[WAITING]) == self._waiting, "waiting does not add up")
+        require(len(by_status[WAITING]) == self._waiting, "waiting does not add up")
         for account in (self._normal, self._failure):
             waiting = [each for each in by_status[WAITING] if each.account is account]
             dispatched = sum(each.account is account for each in by_status[DISPATCHED])
             account.check_valid(waiting, dispatched)
         old = self._latest > -inf and self._half_lives(self._latest) > REBASE_HALF_LIVES
-        _require(not old, "the landmark is too old")
+        require(not old, "the landmark is too old")
 
     def _rebase(self, now: float) -> None:
         """Move the landmark to ``now``."""
@@ -303,8 +296,3 @@ class VirtualTimeHeap(DecayClock):
         del self._keys[state.key]
         # A place that the key once had among the idle ones may still refer to the state.
         state.key = None
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(f"VirtualTimeHeap: {message}")
