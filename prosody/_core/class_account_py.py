@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING, final
 
 from prosody._core.constants import ESTIMATE_RUNS
+from prosody._core.short_line_py import ShortLine
 from prosody._core.waiting_line_py import WaitingLine
 
 if TYPE_CHECKING:
@@ -21,16 +22,38 @@ class ClassAccount:
     the runs completed: the plain mean at first, then one that forgets the old ones.
     """
 
-    __slots__ = ("dispatched", "estimated", "line", "mean_run", "runs", "settled", "weight")
+    __slots__ = (
+        "_max_wait",
+        "_wait_weight",
+        "dispatched",
+        "estimated",
+        "line",
+        "mean_run",
+        "runs",
+        "settled",
+        "weight",
+    )
 
     def __init__(self, weight: float, max_wait: float, wait_weight: float) -> None:
         self.weight = weight
-        self.line = WaitingLine(max_wait, wait_weight)
+        self.line: ShortLine | WaitingLine = ShortLine(max_wait, wait_weight, [])
+        self._max_wait = max_wait
+        self._wait_weight = wait_weight
         self.settled = 0.0
         self.estimated = 0.0
         self.dispatched = 0
         self.mean_run = 0.0
         self.runs = 0
+
+    def lengthen(self) -> WaitingLine:
+        """The short line is full: go on with a long one."""
+        line = self.line = WaitingLine(self._max_wait, self._wait_weight, self.line.states())
+        return line
+
+    def shorten(self) -> ShortLine:
+        """Little waits in the long line: go on with a short one."""
+        line = self.line = ShortLine(self._max_wait, self._wait_weight, self.line.states())
+        return line
 
     def charge(self, growth: float) -> float:
         """An entry is dispatched: charge the estimate, and return what that is at the landmark."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, Self, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, final
 
 from prosody._core.constants import BUCKET_TICKS, BUCKETS, RING
 from prosody._core.outcome_window_py import OutcomeWindow
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 __all__ = ["OutcomeWindow", "TimeWindow"]
+
+TICKS: Final = float(BUCKET_TICKS)
 
 
 @final
@@ -90,17 +92,20 @@ class TimeWindow(WindowKeys):
         if state is not None and state.running:
             raise ValueError(f"begin: a run of key {key!r} is in progress already")
         # Bound to a name here and below: keys die, and may call back, when all is done.
-        gone: list[Hashable] = []
-        if now > self._latest:
-            self._latest = now
+        gone = None
+        latest = self._latest
+        if now > latest:
+            self._latest = latest = now
             if now > self._until:
-                self._turn(now, gone)
+                gone = self._turn(now)
         if state is None or state.forgotten:
             state = UsedKey(key)
             self._keys[key] = state
+        # As ``_tick``, here and below.
+        tick = int((latest - self._start) / self._width * TICKS)
+        state.began_tick = tick if 0 <= tick < BUCKET_TICKS else self._tick()
         state.running = True
         state.began = self._bucket
-        state.began_tick = self._tick()
         self._running += 1
         del gone
 
@@ -116,14 +121,16 @@ class TimeWindow(WindowKeys):
         state = self._keys.get(key)
         if state is None or not state.running:
             raise KeyError(f"end: nothing of key {key!r} runs")
-        gone: list[Hashable] = []
-        if now > self._latest:
-            self._latest = now
+        gone = None
+        latest = self._latest
+        if now > latest:
+            self._latest = latest = now
             if now > self._until:
-                self._turn(now, gone)
+                gone = self._turn(now)
         if state.began == self._bucket:
-            added = self._tick() - state.began_tick
-            state.buckets[state.began % RING] += added
+            tick = int((latest - self._start) / self._width * TICKS)
+            added = (tick if 0 <= tick < BUCKET_TICKS else self._tick()) - state.began_tick
+            state.buckets[self._place] += added
         else:
             added = self._charge(state, state.buckets)
         total = state.total
@@ -134,19 +141,14 @@ class TimeWindow(WindowKeys):
         state.running = False
         self._running -= 1
         if not total:
+            gone = gone or []
             self._forget(state, gone)
             return
-        state.number = number = self._ends = self._ends + 1
-        recent = self._recent
-        recent.append(state)
-        if len(recent) > self._recent_size:
-            state = recent.popleft()
-            # It may have run again since; otherwise it can be evicted from now on.
-            if state.number <= number - self._recent_size and not (
-                state.running or state.forgotten or state.serial
-            ):
-                self._list(state)
+        state.number = self._ends = self._ends + 1
+        if self._recent is not None:
+            self._leave_recent(self._recent, state)
         if len(self._keys) - self._running > self._cache_size:
+            gone = gone or []
             self._evict(gone)
 
     def used(self, key: Hashable, now: float) -> float:
@@ -160,15 +162,18 @@ class TimeWindow(WindowKeys):
         if type(now) is not float or not self._since <= now <= self._until:
             now = self._checked("used", now)
         state = self._keys.get(key)
-        gone: list[Hashable] = []
+        gone = None
         if now > self._latest:
             self._latest = now
             if now > self._until:
-                self._turn(now, gone)
+                gone = self._turn(now)
         if state is None or state.forgotten:
             return 0.0
         total = state.total
-        oldest = state.buckets[(self._bucket + 1) % RING]
+        # Nothing is in the bucket that the window covers in part, but where it is the oldest one used.
+        oldest = 0
+        if total and state.oldest == self._bucket - BUCKETS:
+            oldest = state.buckets[(self._bucket + 1) % RING]
         if state.running:
             ahead = self._bucket - state.began
             if ahead < BUCKETS:

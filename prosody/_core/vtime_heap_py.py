@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, final
 from prosody._core.class_account_py import ClassAccount
 from prosody._core.constants import LN2, LONGEST_RUN_S, REBASE_HALF_LIVES
 from prosody._core.decay_clock_py import DecayClock
-from prosody._core.idle_keys_py import DISPATCHED, IDLE, WAITING, IdleKeys, KeyState
+from prosody._core.idle_keys_py import DISPATCHED, IDLE, WAITING, IdleKeys, KeyState, require
 from prosody._core.vtime_parameters import checked_parameters, class_number, run_seconds, seconds
 
 if TYPE_CHECKING:
@@ -35,20 +35,21 @@ class VirtualTimeHeap(DecayClock):
     State is made in ``__new__``, so that there is no half-made heap to be had.
     """
 
-    __slots__ = ("_classes", "_idle", "_keys")
+    __slots__ = ("_failure", "_idle", "_keys", "_normal", "_waiting")
 
-    _classes: tuple[ClassAccount, ClassAccount]
+    _failure: ClassAccount
     _idle: IdleKeys
     _keys: dict[Hashable, KeyState]
+    _normal: ClassAccount
+    _waiting: int
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
         given = checked_parameters(*arguments, **named)
         self = object.__new__(cls)
         self._set_decay(given.half_life)
-        self._classes = (
-            ClassAccount(given.normal_weight, given.max_wait, given.wait_weight),
-            ClassAccount(given.failure_weight, given.max_wait, given.wait_weight),
-        )
+        self._normal = ClassAccount(given.normal_weight, given.max_wait, given.wait_weight)
+        self._failure = ClassAccount(given.failure_weight, given.max_wait, given.wait_weight)
+        self._waiting = 0
         self._idle = IdleKeys(given.cache_size)
         self._keys = {}
         return self
@@ -68,14 +69,12 @@ class VirtualTimeHeap(DecayClock):
     @property
     def waiting(self) -> int:
         """Entries pushed and not yet popped or withdrawn."""
-        normal, failure = self._classes
-        return normal.line.live + failure.line.live
+        return self._waiting
 
     @property
     def dispatched(self) -> int:
         """Entries popped and not yet completed or given back."""
-        normal, failure = self._classes
-        return normal.dispatched + failure.dispatched
+        return self._normal.dispatched + self._failure.dispatched
 
     @property
     def remembered(self) -> int:
@@ -90,53 +89,65 @@ class VirtualTimeHeap(DecayClock):
         """
         if entry is None:
             raise ValueError("push: entry must not be None, which pop answers for 'nothing waits'")
-        on_time = type(now) is float and self._latest <= now <= self._young_until
+        latest = self._latest
+        on_time = type(now) is float and latest <= now <= self._young_until
         if not on_time:
             now = seconds("push: now", now)
-        account = self._classes[0 if work_class == 0 else class_number("push", work_class)]
+        failing = work_class != 0 and class_number("push", work_class)
+        account = self._failure if failing else self._normal
         state = self._keys.get(key)
         if state is None:
             state = KeyState(key)
             self._keys[key] = state
         elif state.status == IDLE:
-            self._idle.remove(state)
+            if (idle := self._idle).heap is None:
+                del idle.states[state]
+            else:
+                idle.remove(state)
         else:
             status = "waiting" if state.status == WAITING else "dispatched"
             raise ValueError(f"push: key {key!r} has an entry already, which is {status}")
-        if on_time:
+        if not on_time:
+            now = self._advance(now)
+        elif now > latest:
             self._latest = now
         else:
-            now = self._advance(now)
+            now = latest  # it may be another zero
         state.status = WAITING
         state.entry = entry
         state.since = now
         state.account = account
-        account.line.append(state)
+        line = account.line
+        if line.live == line.most:
+            line = account.lengthen()
+        line.append(state)
+        self._waiting += 1
 
     def pop(self, now: float) -> Any:
         """Dispatch the entry that is next; None when nothing waits. Charges its class an estimate.
 
         :raises ValueError: ``now`` is not finite.
         """
-        on_time = type(now) is float and self._latest <= now <= self._young_until
-        if not on_time:
-            now = seconds("pop: now", now)
-        if on_time:
+        if type(now) is float and self._latest < now <= self._young_until:
             self._latest = now
         else:
-            now = self._advance(now)
-        normal, failure = self._classes
+            now = self._advance(seconds("pop: now", now))
+        waiting = self._waiting
+        if not waiting:
+            return None
         passed = (now - self._landmark) / self._half_life
         decay = exp(-LN2 * passed)
-        if not failure.line.live:
-            if not normal.line.live:
-                return None
-            chosen = normal
-        elif not normal.line.live or failure.score(decay) < normal.score(decay):
+        chosen = self._normal
+        failure = self._failure
+        if (failing := failure.line.live) and (
+            failing == waiting or failure.score(decay) < chosen.score(decay)
+        ):
             chosen = failure
-        else:
-            chosen = normal
-        state = chosen.line.pop_least(decay, now)
+        line = chosen.line
+        if line.live < line.fewest:
+            line = chosen.shorten()
+        state = line.pop_least(decay, now)
+        self._waiting = waiting - 1
         entry = state.entry
         state.entry = None
         state.status = DISPATCHED
@@ -151,11 +162,11 @@ class VirtualTimeHeap(DecayClock):
         :raises KeyError: nothing of ``key`` is dispatched.
         :raises ValueError: ``used`` is negative or not finite, or ``now`` is not finite.
         """
-        on_time = type(now) is float and self._latest <= now <= self._young_until
+        on_time = type(now) is float and self._latest < now <= self._young_until
         if not on_time:
             now = seconds("complete: now", now)
-        if type(used) is not float or not 0.0 <= used < inf:
-            used = run_seconds("complete: used", used)
+        if type(used) is not float or not 0.0 <= used <= LONGEST_RUN_S:
+            used = min(run_seconds("complete: used", used), LONGEST_RUN_S)
         state = self._keys.get(key)
         if state is None or state.status != DISPATCHED:
             raise KeyError(f"complete: nothing of key {key!r} is dispatched")
@@ -163,11 +174,16 @@ class VirtualTimeHeap(DecayClock):
             self._latest = now
         else:
             now = self._advance(now)
-        if used > LONGEST_RUN_S:  # noqa: PLR1730 (min would be a call)
-            used = LONGEST_RUN_S
         growth = exp(LN2 * ((now - self._landmark) / self._half_life))
         state.debt += state.account.complete(state.charge, used, growth)
-        self._rest(state)
+        # As ``_rest``, where there is no order among idle keys, and room.
+        idle = self._idle
+        states = idle.states
+        if idle.heap is None and len(states) < idle.limit and state.debt != 0.0:
+            state.status = IDLE
+            states[state] = None
+        else:
+            self._rest(state)
 
     def give_back(self, key: Hashable, now: float) -> None:
         """The dispatched entry of ``key`` never ran: the class gets its estimate back.
@@ -192,6 +208,7 @@ class VirtualTimeHeap(DecayClock):
         if state is None or state.status != WAITING:
             raise KeyError(f"withdraw: nothing of key {key!r} waits")
         state.account.line.withdraw(state)
+        self._waiting -= 1
         entry = state.entry
         state.entry = None
         self._rest(state)
@@ -221,7 +238,8 @@ class VirtualTimeHeap(DecayClock):
         :raises ValueError: ``work_class`` is neither 0 nor 1, or ``now`` is not finite.
         """
         now = max(seconds("class_time: now", now), self._latest)
-        return self._classes[class_number("class_time", work_class)].time(self._decay(now))
+        number = class_number("class_time", work_class)
+        return (self._failure if number else self._normal).time(self._decay(now))
 
     def priority(self, key: Hashable, now: float) -> float:
         """The published priority of the waiting entry of ``key``.
@@ -244,19 +262,16 @@ class VirtualTimeHeap(DecayClock):
         """
         by_status: dict[int, list[KeyState]] = {IDLE: [], WAITING: [], DISPATCHED: []}
         for key, state in self._keys.items():
-            _require(state.key is key, "a key is filed under another")
-            _require((state.entry is not None) == (state.status == WAITING), "an entry misplaced")
-            _require((state.rested >= 0) == (state.status == IDLE), "an idle key is not at rest")
-            _require(0.0 <= state.debt < inf, "a debt out of range")
-            _require(state.since <= self._latest, "an entry from the future")
+            state.check_valid(key, self._latest)
             by_status[state.status].append(state)
         self._idle.check_valid(by_status[IDLE])
-        for account in self._classes:
+        require(len(by_status[WAITING]) == self._waiting, "waiting does not add up")
+        for account in (self._normal, self._failure):
             waiting = [each for each in by_status[WAITING] if each.account is account]
             dispatched = sum(each.account is account for each in by_status[DISPATCHED])
             account.check_valid(waiting, dispatched)
         old = self._latest > -inf and self._half_lives(self._latest) > REBASE_HALF_LIVES
-        _require(not old, "the landmark is too old")
+        require(not old, "the landmark is too old")
 
     def _rebase(self, now: float) -> None:
         """Move the landmark to ``now``."""
@@ -265,8 +280,8 @@ class VirtualTimeHeap(DecayClock):
             state.debt *= factor
             state.charge *= factor
         self._idle.rescaled()
-        for account in self._classes:
-            account.rescale(factor)
+        self._normal.rescale(factor)
+        self._failure.rescale(factor)
         self._set_landmark(now)
 
     def _rest(self, state: KeyState) -> None:
@@ -281,8 +296,3 @@ class VirtualTimeHeap(DecayClock):
         del self._keys[state.key]
         # A place that the key once had among the idle ones may still refer to the state.
         state.key = None
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(f"VirtualTimeHeap: {message}")

@@ -1,4 +1,4 @@
-"""What waits of one work class, and the exact least priority among it: the twin of the compiled one."""
+"""What waits of one work class when that is much: the twin of the compiled line, in Python."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from bisect import bisect_left
 from itertools import pairwise
 from math import inf
 from operator import attrgetter
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final, final
+
+from prosody._core.staircase_py import Staircase, require
 
 if TYPE_CHECKING:
     from prosody._core.idle_keys_py import KeyState
 
 LEAST_CAPACITY: Final = 64
+
+FEWEST: Final = 64
+"""A line of less is made a short one."""
+
 _slot = attrgetter("slot")
 
 SHIFT: Final = 5
@@ -21,29 +28,10 @@ BLOCK: Final = 1 << SHIFT
 DIRECT: Final = 64
 """So many debts are looked through as they are."""
 
-ROUNDING: Final = 1e-14
-"""Relative to what is added up, this is more than all that rounding can change."""
-
-
-def priority(
-    debt: float, since: float, decay: float, now: float, max_wait: float, wait_weight: float
-) -> float:
-    """The published formula; ``debt`` is virtual time at the landmark, ``decay`` from there to now."""
-    wait = min((now - since) / max_wait, 1.0)
-    return debt * decay - wait_weight * (wait * wait)
-
 
 @final
-class WaitingLine:
-    """States of keys in order of arrival, each with its debt and the time it waits since.
-
-    Why the choice is exact: in floats too, multiplication by what is not negative, division by what
-    is positive, the minimum, the square and subtraction keep order. So what came no earlier
-    and owes no less than another never has a lower priority, now or later, and a tie goes to the one
-    that came first. What can be chosen are those that owe less than all before them: the *steps*
-    of a staircase, along which debt falls and arrival grows. No step waits longer than those before
-    it, so what one has waited bounds what is made up for behind it: most steps owe more than that,
-    and are passed over unseen.
+class WaitingLine(Staircase):
+    """What waits, in order of arrival, with gaps.
 
     Each has a slot, in order of arrival; slots are not used again until all of them are filled
     and the line is moved to the front of new ones. A tree of minima over the slots, 32 to a node,
@@ -51,35 +39,21 @@ class WaitingLine:
     hence a logarithmic cost each, rebuilding included.
     """
 
-    __slots__ = (
-        "_capacity",
-        "_debts",
-        "_live_least",
-        "_max_wait",
-        "_minima",
-        "_owed",
-        "_states",
-        "_steps",
-        "_wait_weight",
-        "live",
-    )
+    __slots__ = ("_capacity", "_debts", "_live_least", "_minima", "_states")
 
-    def __init__(self, max_wait: float, wait_weight: float) -> None:
-        self._max_wait = max_wait
-        self._wait_weight = wait_weight
-        self.live = 0
-        """How many wait."""
-        self._capacity = LEAST_CAPACITY
-        # So few are worth less memory.
-        self._live_least = -1
+    def __init__(self, max_wait: float, wait_weight: float, states: list[KeyState]) -> None:
+        """:param states: what waits already, in order of arrival."""
+        super().__init__(max_wait, wait_weight, FEWEST, maxsize)
         # By slot. None and an infinite debt stand where something was taken away.
-        self._states: list[Any] = []
+        self._states: list[Any] = states
         self._debts: list[float] = []
         # The least of each 32 debts, and upon each level but the last the least of each 32 of it.
-        self._minima: list[list[float]] = [[]]
-        self._steps: list[KeyState] = []
-        # Their debts below zero: so they grow, as bisection wants it.
-        self._owed: list[float] = []
+        self._minima: list[list[float]] = []
+        self._capacity = 0
+        self._live_least = 0
+        """So few are worth less memory."""
+        self.live = len(states)
+        self.rebuild()
 
     def append(self, state: KeyState) -> None:
         """Let it wait behind the others, with the debt and the time that it says."""
@@ -124,36 +98,9 @@ class WaitingLine:
         is_step = step < len(steps) and steps[step] is state
         self._remove(state, step if is_step else None)
 
-    def priority(self, state: KeyState, decay: float, now: float) -> float:
-        """The priority of one that waits."""
-        return priority(state.debt, state.since, decay, now, self._max_wait, self._wait_weight)
-
-    def _least(self, last: int, decay: float, now: float) -> int:
-        """The step of the least priority, of equal ones the first; ``last`` is the last one."""
-        steps, owed = self._steps, self._owed
-        max_wait, wait_weight = self._max_wait, self._wait_weight
-        # The formula twice, spelt out: calls would double the time of the whole.
-        chosen = last
-        state = steps[last]
-        wait = (now - state.since) / max_wait
-        if wait > 1.0:  # noqa: PLR1730 (min would be a call)
-            wait = 1.0
-        debt = state.debt * decay
-        least = debt - wait_weight * (wait * wait)
-        margin = ROUNDING * (debt + wait_weight)
-        step = 0
-        while step < last:
-            state = steps[step]
-            wait = (now - state.since) / max_wait
-            if wait > 1.0:  # noqa: PLR1730
-                wait = 1.0
-            boost = wait_weight * (wait * wait)
-            other = state.debt * decay - boost
-            if other <= least and (other < least or step < chosen):
-                chosen, least = step, other
-            # No step behind has a greater boost. The next one that does not owe too much for it:
-            step = bisect_left(owed, -(least + boost + margin) / decay, step + 1)
-        return chosen
+    def states(self) -> list[KeyState]:
+        """What waits, in order of arrival; for the line that takes the place of this one."""
+        return [state for state in self._states if state is not None]
 
     def _remove(self, state: KeyState, step: int | None) -> None:
         slot = place = state.slot
@@ -238,7 +185,7 @@ class WaitingLine:
 
         Also when debts have changed: all by one factor, which may have made some equal.
         """
-        kept = [state for state in self._states if state is not None]
+        kept = self.states()
         self._states = kept
         self._debts = level = [state.debt for state in kept]
         capacity = self._capacity = max(LEAST_CAPACITY, 3 * len(kept))
@@ -248,14 +195,9 @@ class WaitingLine:
             level = [min(level[first : first + BLOCK]) for first in range(0, len(level), BLOCK)]
             self._minima.append(level)
             capacity = -(-capacity >> SHIFT)
-        self._steps = []
-        least = inf
         for slot, state in enumerate(kept):
             state.slot = slot
-            if state.debt < least:
-                least = state.debt
-                self._steps.append(state)
-        self._owed = [-state.debt for state in self._steps]
+        self._climb(kept)
 
     def check_valid(self, expected: list[KeyState]) -> None:
         """Assert the invariants, ``expected`` being what waits; for tests.
@@ -263,37 +205,18 @@ class WaitingLine:
         :raises AssertionError: when one does not hold.
         """
         debts = self._debts
-        held = [state for state in self._states if state is not None]
-        _require({id(state) for state in held} == {id(state) for state in expected}, "others wait")
-        _require(len(held) == len(expected) == self.live, "the number of those that wait is wrong")
-        _require(len(self._states) == len(debts) <= self._capacity, "slots do not add up")
-        _require(
+        self._check_steps([state for state in self._states if state is not None], expected)
+        require(len(self._states) == len(debts) <= self._capacity, "slots do not add up")
+        require(
             self._capacity == LEAST_CAPACITY or 8 * self.live > self._capacity, "too much memory"
         )
-        _require(len(self._minima[-1]) <= BLOCK, "a level too few")
+        require(len(self._minima[-1]) <= BLOCK, "a level too few")
         for below, level in pairwise([debts, *self._minima]):
             minima = [min(below[first : first + BLOCK]) for first in range(0, len(below), BLOCK)]
-            _require(level == minima, "the tree of minima is wrong")
-        since = [state.since for state in held]
-        _require(since == sorted(since), "times are out of order")
-        least = inf
-        steps = []
+            require(level == minima, "the tree of minima is wrong")
         for slot, state in enumerate(self._states):
             if state is None:
-                _require(debts[slot] == inf, "nobody's debt")
+                require(debts[slot] == inf, "nobody's debt")
                 continue
-            _require(state.slot == slot, "a state is in another's slot")
-            _require(state.debt == debts[slot], "an old debt")
-            if state.debt < least:
-                least = state.debt
-                steps.append(state)
-        _require(
-            [id(step) for step in self._steps] == [id(step) for step in steps],
-            "the staircase is wrong",
-        )
-        _require(self._owed == [-step.debt for step in steps], "what steps owe is wrong")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(f"WaitingLine: {message}")
+            require(state.slot == slot, "a state is in another's slot")
+            require(state.debt == debts[slot], "an old debt")

@@ -55,13 +55,17 @@ class UsedKey:
 
 
 class WindowKeys(WindowClock):
-    """The keys remembered, ordered for the two ways to be forgotten: unused, and evicted."""
+    """The keys remembered, ordered for the two ways to be forgotten: unused, and evicted.
+
+    For the second there is no order until one has to be evicted, nor when half of the room is free.
+    """
 
     __slots__ = (
         "_cache_size",
         "_ends",
         "_heap",
         "_keys",
+        "_place",
         "_recent",
         "_recent_size",
         "_running",
@@ -73,7 +77,8 @@ class WindowKeys(WindowClock):
     _ends: int
     _heap: list[tuple[int, int, int, UsedKey]]
     _keys: dict[Hashable, UsedKey]
-    _recent: deque[UsedKey]
+    _place: int
+    _recent: deque[UsedKey | None] | None
     _recent_size: int
     _running: int
     _serial: int
@@ -88,22 +93,24 @@ class WindowKeys(WindowClock):
         # Of the keys that could be evicted: the time used and the number each had when it was put
         # there, or a later, lower time. So the least entry that is true is the least of all.
         self._heap = []
-        self._recent = deque()
+        # Whose runs ended last, None for one that has ended again since; no deque: no order.
+        self._recent = None
+        self._place = 0
         self._running = 0
         self._ends = 0
         self._serial = 0
 
     def _move(self, now: float) -> list[Hashable]:
         """Let it be ``now``; returns the keys forgotten by that."""
-        gone: list[Hashable] = []
         if now > self._latest:
             self._latest = now
             if now > self._until:
-                self._turn(now, gone)
-        return gone
+                return self._turn(now)
+        return []
 
-    def _turn(self, now: float, gone: list[Hashable]) -> None:
-        """The latest time, ``now``, may lie in a later bucket; adds the keys forgotten by that."""
+    def _turn(self, now: float) -> list[Hashable]:
+        """The latest time, ``now``, may lie in a later bucket; returns the keys forgotten by that."""
+        gone: list[Hashable] = []
         bucket = self._bucket_of(now)
         if bucket != self._bucket:
             # Each bucket that the window leaves behind is emptied, in the keys that used it. Their
@@ -115,8 +122,12 @@ class WindowKeys(WindowClock):
                     self._wheel[place] = set()
                     for state in states:
                         self._empty(state, place, gone)
+            self._place = bucket % RING
+            if self._recent is not None and 2 * len(self._keys) < self._cache_size:
+                self._give_up_order()
             self._sweep()
         self._enter(bucket)
+        return gone
 
     def _empty(self, state: UsedKey, place: int, gone: list[Hashable]) -> None:
         buckets = state.buckets
@@ -152,6 +163,34 @@ class WindowKeys(WindowClock):
     def _is_recent(self, state: UsedKey) -> bool:
         return state.number > self._ends - self._recent_size
 
+    def _leave_recent(self, recent: deque[UsedKey | None], state: UsedKey) -> None:
+        """A run of ``state`` ended; the one that did so longest ago is among the latest no more."""
+        recent.append(state)
+        if len(recent) > self._recent_size:
+            left = recent.popleft()
+            # It may have run again since; otherwise it can be evicted from now on.
+            if left is not None and not (
+                left.running or left.forgotten or left.serial or self._is_recent(left)
+            ):
+                self._list(left)
+
+    def _order(self) -> None:
+        """From now on it is known who could be evicted."""
+        size = min(self._recent_size, self._ends)
+        latest: list[UsedKey | None] = [None] * size
+        for state in self._keys.values():
+            if self._is_recent(state):
+                latest[state.number - self._ends - 1] = state
+            elif not state.running:
+                self._list(state)
+        self._recent = deque(latest)
+
+    def _give_up_order(self) -> None:
+        self._recent = None
+        self._heap = []
+        for state in self._keys.values():
+            state.serial = 0
+
     def _list(self, state: UsedKey) -> None:
         """Put ``state`` among those that could be evicted, or lower down there."""
         self._serial += 1
@@ -168,6 +207,8 @@ class WindowKeys(WindowClock):
 
     def _evict(self, gone: list[Hashable]) -> None:
         """Forget the key with the least time used of those that neither run nor ran last."""
+        if self._recent is None:
+            self._order()
         while True:
             total, number, serial, state = self._heap[0]
             if serial != state.serial:
@@ -229,10 +270,14 @@ class WindowKeys(WindowClock):
                 require(entry[3] is state, "an entry is another's")
                 require(entry[:2] <= (state.total, state.number), "an entry is too high")
                 require(entry[0] == state.listed, "an entry's time is another")
-            elif not state.running:
+            elif not state.running and self._recent is not None:
                 require(self._is_recent(state), "a key cannot be evicted")
         require(running == self._running, "running does not add up")
         require(len(self._keys) - running <= self._cache_size, "too many keys are remembered")
         used = sum(state.total > 0 for state in self._keys.values())
         require(used == sum(len(states) for states in self._wheel), "a lost key is in the wheel")
-        require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
+        if self._recent is None:
+            require(not self._heap, "an order of what has none")
+        else:
+            require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
+        require(self._place == self._bucket % RING, "the place of the bucket")

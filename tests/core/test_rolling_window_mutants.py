@@ -55,16 +55,16 @@ TIME_WINDOW_MUTANTS = {
         "min(bucket, self._bucket + RING)",
     ),
     "time goes back at an end": (
-        'runs")\n        gone: list[Hashable] = []\n        if now > self._latest:',
-        'runs")\n        gone: list[Hashable] = []\n        if True:',
+        'runs")\n        gone = None\n        latest = self._latest\n        if now > latest:',
+        'runs")\n        gone = None\n        latest = self._latest\n        if True:',
     ),
     "time goes back at a look": (
-        "get(key)\n        gone: list[Hashable] = []\n        if now > self._latest:",
-        "get(key)\n        gone: list[Hashable] = []\n        if True:",
+        "get(key)\n        gone = None\n        if now > self._latest:",
+        "get(key)\n        gone = None\n        if True:",
     ),
     "a bucket without end": ("self._until = until", "self._until = until + 3.0 * self._width"),
     "a run within a bucket not counted": (
-        "added = self._tick() - state.began_tick",
+        "added = (tick if 0 <= tick < BUCKET_TICKS else self._tick()) - state.began_tick",
         "added = 0",
     ),
     "a refused call moves the clock": (
@@ -80,7 +80,8 @@ TIME_WINDOW_MUTANTS = {
         "buckets[began % RING] += BUCKET_TICKS",
     ),
     "an unused key remembered": (
-        "        if not total:\n            self._forget(state, gone)\n            return\n",
+        "        if not total:\n            gone = gone or []\n            self._forget(state, gone)\n"
+        "            return\n",
         "",
     ),
     "an unused key remembered after a while": (
@@ -109,6 +110,15 @@ TIME_WINDOW_MUTANTS = {
         "elif state.running or self._is_recent(state):",
         "elif state.running:",
     ),
+    "those that ran last not known when the order begins": (
+        "latest[state.number - self._ends - 1] = state",
+        "pass",
+    ),
+    "places in a given up order kept": (
+        "        for state in self._keys.values():\n            state.serial = 0\n",
+        "",
+    ),
+    "the place of a bucket kept": ("self._place = bucket % RING", "pass"),
     "no eviction": ("> self._cache_size:", "> self._cache_size + 1:"),
     "running keys crowd out the others": (
         "len(self._keys) - self._running >",
@@ -226,10 +236,34 @@ def time_window_calls(chance: random.Random, naive: NaiveTimeWindow) -> Iterator
         else:
             limit = window * chance.choice([0, 1, 0.5, chance.random(), chance.random() * 0.01])
             yield "room_at", chance.choice([*naive.runs, key]), limit, at
+    yield from order_calls(naive, now + 9.0 * window)
+    now += 20.0 * window
     for limit in (-1.0, float("nan")):
         yield "room_at", "a", limit, now
     for refused in (float("inf"), float("nan"), window * 2.0**60):
         yield "used", "a", refused
+
+
+def order_calls(naive: NaiveTimeWindow, now: float) -> Iterator[tuple[Any, ...]]:
+    """The order of eviction is given up, and begins again while a key that had a place in it ran last."""
+    size, step = naive.cache_size, naive.window / 1_000
+    again = ("late", 0)
+    late = [("late", number) for number in range(size // 8 + 2)]
+    fresh = [key for number in range(size) for key in (("fresh", number), again)]
+    # keys, how long each runs, how long nothing runs after that
+    phases = [
+        ([("early", number) for number in range(size + 4)], 0.1, 500),
+        (late, 0.3, 600),
+        (fresh, 0.5, 0),
+        ([("more", number) for number in range(size)], 0.5, 0),
+    ]
+    for keys, used, pause in phases:
+        for key in keys:
+            yield "begin", key, now
+            now += step * (0.001 if keys is fresh and key is again else used)
+            yield "end", key, now
+            yield "used", again, now
+        now += step * pause
 
 
 def outcome_window_calls(

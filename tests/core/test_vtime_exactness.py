@@ -2,7 +2,8 @@
 
 A state is a heap just before a ``pop``: the formula is worked out in floats for everything that waits,
 and the first of the least must be what comes. 1,000,000 states of a dozen entries with the compiled
-half and 300,000 with the other, then larger ones; HYPOTHESIS_PROFILE=long makes it ten times as many.
+half and 300,000 with the other, a third of them with long lines only, then larger ones;
+HYPOTHESIS_PROFILE=long makes it ten times as many.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.core.halves import HALVES
-from tests.core.vtime import made
+from tests.core.vtime import LONG_LINES, SIDES, made
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-STATES = {"cython": 1_000_000, "python": 300_000}
+STATES = {"cython": 1_000_000, "python": 200_000, LONG_LINES: 100_000}
 WALK = 2_000
 
 pytestmark = pytest.mark.timeout(3_600 if LONG else 240)
@@ -121,7 +121,7 @@ def expected_key(heap: Any, line: dict[int, float], now: float) -> int:
     return expected
 
 
-@pytest.mark.parametrize("half", list(HALVES))
+@pytest.mark.parametrize("half", SIDES)
 def test_small_states(half: str) -> None:
     states = STATES[half] * (10 if LONG else 1)
     overtaken = 0
@@ -131,14 +131,14 @@ def test_small_states(half: str) -> None:
     assert 0.2 * states < overtaken < 0.9 * states
 
 
-@pytest.mark.parametrize("half", list(HALVES))
+@pytest.mark.parametrize("half", SIDES)
 @pytest.mark.parametrize(("entries", "states"), [(40, 2_000), (300, 500), (3_000, 60)])
 def test_larger_states(half: str, entries: int, states: int) -> None:
     for seed in range(12 * (10 if LONG else 1)):
         walk(half, 1_000_000 + seed, states, entries)
 
 
-@pytest.mark.parametrize("half", list(HALVES))
+@pytest.mark.parametrize("half", SIDES)
 @pytest.mark.parametrize("noise", ["none", "last bits", "some"])
 @pytest.mark.parametrize("entries", [5, 64, 500])
 def test_every_entry_is_a_candidate(half: str, noise: str, entries: int) -> None:
@@ -171,7 +171,7 @@ def test_every_entry_is_a_candidate(half: str, noise: str, entries: int) -> None
                 when += chance.uniform(0, 0.01)
 
 
-@pytest.mark.parametrize("half", list(HALVES))
+@pytest.mark.parametrize("half", SIDES)
 def test_withdrawals_leave_the_rest_exact(half: str) -> None:
     for seed in range(60):
         chance = random.Random(seed)

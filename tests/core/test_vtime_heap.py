@@ -85,9 +85,9 @@ class VirtualTimeHeapMachine(RuleBasedStateMachine):
             self.push_one(key, number % 5 == 4)
             self.now += step * self.unit
 
-    @rule(count=st.integers(60, 140))
+    @rule(count=st.integers(60, 140) | st.just(420))
     def fill_and_empty(self, count: int) -> None:
-        # Beyond the least capacity of the lines, and back.
+        # Beyond the least capacity of the lines, and of the short ones in Python, and back.
         for number in range(count):
             self.pushes += 1
             self.heaps.answer("push", ("many", number), self.pushes, number % 3 == 0, self.now)
@@ -172,6 +172,15 @@ def run(heap: Any, key: str, used: float, now: float, work_class: int = NORMAL) 
     heap.push(key, key, work_class, now)
     assert heap.pop(now) == key
     heap.complete(key, used, now)
+
+
+@pytest.mark.parametrize("half", list(HALVES))
+def test_of_two_zeros_the_earlier_call_counts(half: str) -> None:
+    """A time that is equal to the latest one is not later, whatever its sign."""
+    heap = made(half)
+    heap.pop(-0.0)
+    heap.push("key", "entry", NORMAL, 0.0)
+    assert str(heap.waiting_since()) == "{'key': -0.0}"
 
 
 def test_least_virtual_time_first(half: str) -> None:

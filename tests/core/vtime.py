@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from tests.core.halves import core_class
+from tests.core.halves import HALVES, core_class
+from tests.core.vtime_mutant import mutant
 
 DEFAULTS: dict[str, Any] = {
     "failure_weight": 0.3,
@@ -15,10 +17,19 @@ DEFAULTS: dict[str, Any] = {
 }
 NORMAL, FAILURE = 0, 1
 
+LONG_LINES = "python, long lines"
+"""The pure half that has no short lines, so that long ones are seen with little in them too."""
+SIDES = [*HALVES, LONG_LINES]
+
+
+@cache
+def _with_long_lines() -> Any:
+    return mutant("vtime_heap_py", short=0)
+
 
 def heap_class(half: str) -> Any:
     """The class of one half."""
-    return core_class(half, "VirtualTimeHeap")
+    return _with_long_lines() if half == LONG_LINES else core_class(half, "VirtualTimeHeap")
 
 
 def made(half: str, **given: Any) -> Any:

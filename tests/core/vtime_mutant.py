@@ -12,6 +12,8 @@ from unittest import mock
 # In the order in which they import one another.
 PARTS = (
     "idle_keys_py",
+    "staircase_py",
+    "short_line_py",
     "waiting_line_py",
     "class_account_py",
     "decay_clock_py",
@@ -19,8 +21,11 @@ PARTS = (
 )
 
 
-def mutant(part: str, *edits: tuple[str, str]) -> Any:
-    """``VirtualTimeHeap`` with each of these texts, which must be there once, put in another's place."""
+def mutant(part: str, *edits: tuple[str, str], short: int | None = None) -> Any:
+    """``VirtualTimeHeap`` with each of these texts, which must be there once, put in another's place.
+
+    :param short: how many may wait in a short line, if that differs; with 0 there are only long ones.
+    """
     assert part in PARTS
     with mock.patch.dict(sys.modules):
         for name in PARTS:
@@ -32,4 +37,8 @@ def mutant(part: str, *edits: tuple[str, str]) -> Any:
             module = ModuleType(full)
             sys.modules[full] = module
             exec(compile(source, f"mutant of {name}", "exec"), vars(module))
+            if short is not None and name == "short_line_py":
+                vars(module)["SHORT"] = short
+            if short is not None and name == "waiting_line_py":
+                vars(module)["FEWEST"] = short // 4
     return vars(module)["VirtualTimeHeap"]

@@ -59,7 +59,7 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     ),
     "virtual time ignored": (
         "pairs in many slots",
-        "waiting_line_py",
+        "staircase_py",
         [("        chosen = last\n", "        return 0\n")],
     ),
     "boost dropped": (
@@ -74,7 +74,7 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     ),
     "boost linear in the wait": (
         "pairs with boost",
-        "waiting_line_py",
+        "staircase_py",
         [
             ("least = debt - wait_weight * (wait * wait)", LINEAR_BEST),
             ("boost = wait_weight * (wait * wait)", LINEAR_STEP),
@@ -94,7 +94,7 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     "class split ignored": (
         "classes",
         "vtime_heap_py",
-        [("failure.score(decay) < normal.score(decay)", "False")],
+        [("failure.score(decay) < chosen.score(decay)", "False")],
     ),
     "class weights ignored": (
         "classes",
@@ -111,8 +111,8 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
         "idle_keys_py",
         [
             (
-                "heappush(self._heap, (state.debt, state.rested, state))",
-                "heappush(self._heap, (float(state.rested), state.rested, state))",
+                "heappush(self.heap, (state.debt, state.rested, state))",
+                "heappush(self.heap, (float(state.rested), state.rested, state))",
             ),
             ("if forgotten.debt > state.debt:", "if False:"),
         ],
@@ -120,7 +120,7 @@ MUTANTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     "debts forgotten at rest": (
         "flooded cache",
         "vtime_heap_py",
-        [("if state.debt == 0.0:", "if True:")],
+        [("if state.debt == 0.0:", "if True:"), (" and state.debt != 0.0:", " and False:")],
     ),
 }
 
