@@ -103,10 +103,11 @@ class Defer:
 
     def succeeded(self, run: Run, deferrals: Deferrals) -> bool:
         """A message was handled well. Whether that was all; else ``ended`` is to be told of it."""
-        if self._gate.closed or deferrals.uncertain.events:
+        gate = self._gate
+        if gate.closed or deferrals.uncertain.events:
             return False
-        if self._enabled and run.attempt == 1:
-            self._gate.window.record(False, self._clock.latest)
+        if run.attempt == 1 and self._enabled:
+            gate.window.record(False, self._clock.latest)
         return True
 
     async def _of_timer(self, run: Run, inner: Call, deferrals: Deferrals) -> Outcome:

@@ -144,16 +144,17 @@ def build(
             layers.insert(0, dead_letter)
     call_layers = compose([layer for layer in layers if layer], invoke.call)
     straight = Straight(call_layers, outer, invoke, scheduler, telemetry, monopolization, defer)
-    call = straight.begins()
-    if deduplication is not None:
-        call = deduplication.wrap(call)
+    begin = straight.begins()
+    call = begin if deduplication is None else deduplication.wrap(begin)
     redeliver: Call | None = redelivery
     if redelivery is not None:
         redelivery.call = call
         if telemetry is not None:
             redeliver = telemetry.retries(redelivery)
+    if kept is not None:
+        call = Fired(redeliver).wrap(call)
     return Stack(
-        call=call if kept is None else Fired(redeliver).wrap(call),
+        call=begin if call is begin else straight.begins(call),
         scheduler=scheduler,
         timeout=timeout,
         takes_undecodable=config.mode == "low-latency",

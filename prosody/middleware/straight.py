@@ -11,7 +11,7 @@
 
 It decides nothing: before the handler it asks what each layer would look at, and any but the usual answer
 sends the run through the layers themselves; what does not simply succeed goes to each layer's own
-``ended``. Later attempts, timers, and what was deferred before always take the layers.
+``ended``. Later attempts, timers (and what they bring back of deferred events) and spans take the layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from prosody.middleware.shutdown import unless_cut_short
 from prosody.model.context import Context
 from prosody.model.outcome import SUCCESS, Outcome
 from prosody.stores.protocol import DeferredKind
-from prosody.telemetry.buffer import LONG_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
@@ -62,10 +61,15 @@ class Straight:
         self._telemetry = telemetry
         self._monopolization = monopolization
         self._defer = defer
+        self._succeeded = self._success()
 
-    def begins(self) -> Begin:
-        """The call. Its names are bound once, because it is made for every message."""
+    def begins(self, around: Begin | None = None) -> Begin:
+        """The call. Its names are bound once, because it is made for every message.
+
+        :param around: the same call with what lies around it for timers and for messages with an ``id``.
+        """
         layers = self._layers
+        elsewhere = layers if around is None else around
         invoke = self._invoke
         methods = invoke.methods
         spans = None if self._telemetry is None else self._telemetry.spans
@@ -78,15 +82,14 @@ class Straight:
         succeeded, waiting = self._succeeded, self._waiting
         settled, failed = self._settled, self._failed
 
-        def begin(run: Run) -> Outcome | Awaitable[Outcome]:
-            partition, event, task = run.partition, run.event, run.task
+        def begin(run: Run) -> Outcome | Awaitable[Outcome]:  # noqa: PLR0911  # each its own way on
+            if run.timer is not None or (around is not None and run.duplicate is not None):
+                return elsewhere(run)
+            event, partition, place = run.event, run.partition, run.place
             deferrals = partition.deferrals
             if (
-                run.record is None
-                or event is None
-                or task is None
+                event is None
                 or run.attempt
-                or run.redelivered
                 or not run.permit
                 or not partition.running
                 or (
@@ -94,14 +97,13 @@ class Straight:
                     and deferrals.message_hashes
                     and deferrals.holds(messages, run.key)
                 )
-                or len(run.key) > LONG_CHARS
                 or (spans is not None and spans.live)
                 # The permit is so new that its time stands for now.
-                or (used is not None and used(run.place, run.began) > limit_s)
+                or (used is not None and used(place, run.began) > limit_s)
             ):
                 return layers(run)
             if meter_begin is not None:
-                meter_begin(run.place, run.began)
+                meter_begin(place, run.began)
             context = run.context = Context(run)
             run.attempt = 1
             run.handling = True
@@ -117,7 +119,7 @@ class Straight:
                 if pending is None:  # a method that is no coroutine function raised it
                     return failed(run, stop)
                 run.handling = False
-                if task.cancelling():
+                if run.task.cancelling():  # type: ignore[union-attr]  # it is in a lane
                     return settled(run, SUCCESS)
                 return succeeded(run)
             except BaseException as error:  # noqa: BLE001  # passed on, or raised again
@@ -179,19 +181,23 @@ class Straight:
             self._telemetry.ended(run, outcome, now)
         return await self._rest(run, outcome)
 
-    def _succeeded(self, run: Run) -> Outcome | Awaitable[Outcome]:
-        """The handler has ended well."""
-        now = self._scheduler.ended(run, SUCCESS)
-        if self._telemetry is not None:
-            self._telemetry.ended(run, SUCCESS, now)
-        deferrals = run.partition.deferrals
-        if (
-            deferrals is not None
-            and self._defer is not None
-            and not self._defer.succeeded(run, deferrals)
-        ):
-            return self._rest(run, SUCCESS)
-        return SUCCESS
+    def _success(self) -> Begin:
+        """What follows a handler that has ended well; bound like ``begins``."""
+        ended = self._scheduler.ended
+        report = None if self._telemetry is None else self._telemetry.ended
+        deferred = None if self._defer is None else self._defer.succeeded
+        rest = self._rest
+
+        def succeeded(run: Run) -> Outcome | Awaitable[Outcome]:
+            now = ended(run, SUCCESS)
+            if report is not None:
+                report(run, SUCCESS, now)
+            deferrals = run.partition.deferrals
+            if deferrals is None or deferred is None or deferred(run, deferrals):
+                return SUCCESS
+            return rest(run, SUCCESS)
+
+        return succeeded
 
     async def _rest(self, run: Run, outcome: Outcome) -> Outcome:
         """What the layers outside the scheduler do."""

@@ -87,24 +87,17 @@ class Telemetry:
     def unusual(self, run: Run) -> bool:
         """Whether the attempt of ``run`` that is about to begin is reported step by step."""
         return (
-            run.record is None
-            or run.event is None
-            or len(run.key) > LONG_CHARS
-            or (self.spans is not None and self.spans.live)
+            run.record is None or run.event is None or (self.spans is not None and self.spans.live)
         )
 
     def ended(self, run: Run, outcome: Outcome, now: float) -> None:
         """Report an attempt that was not ``unusual`` at its beginning."""
         told = self._told
-        if outcome is SUCCESS and (not told or run not in told):
+        if outcome is SUCCESS and len(run.key) <= LONG_CHARS and (not told or run not in told):
             values = self._values
-            assert run.record is not None, "what is reported at its end comes of a record"
-            values.extend(
-                (
-                    DEMANDS[run.work_class], run.began, MESSAGE, run.partition.topic_partition,
-                    run.record.offset, run.key, now,
-                )
-            )  # fmt: skip
+            offset = run.record.offset  # type: ignore[union-attr]  # else it would be unusual
+            tp = run.partition.topic_partition
+            values.extend((DEMANDS[run.work_class], run.began, MESSAGE, tp, offset, run.key, now))
             if len(values) >= CROWDED_VALUES:
                 self._crowded()
             return
