@@ -89,7 +89,7 @@ class Straight:
             deferrals = partition.deferrals
             if (
                 event is None
-                or run.attempt
+                # What has one comes for the first time: it goes with the end of an attempt.
                 or not run.permit
                 or not partition.running
                 or (

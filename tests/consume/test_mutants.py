@@ -152,6 +152,16 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "        if run.task.cancelling():\n            try",
         "        if False:\n            try",
     ),
+    "what a shutdown has cut short is an ordinary failure": (
+        "middleware.straight",
+        "        outcome = unless_cut_short(run, outcome)\n",
+        "",
+    ),
+    "a failure that goes straight is no failure": (
+        "middleware.straight",
+        "            outcome = await ended(run, outcome)\n",
+        "            outcome = SUCCESS\n",
+    ),
     "a cancelled wait loses its run": (
         "consume.lanes",
         "        if run.partition.running and not self._torn_down():\n",

@@ -1,20 +1,25 @@
-"""Invoke: every end of a handler becomes an outcome, and leaves a clean task."""
+"""Every end of a handler becomes an outcome, and leaves a clean task: in the layer, and straight."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from prosody.config.options_qos import SchedulerOptions
 from prosody.errors import HandlerTypeError, PermanentError, TransientError
+from prosody.middleware.base import whole
 from prosody.middleware.invoke import Invoke
+from prosody.middleware.scheduler import Scheduler
+from prosody.middleware.straight import Straight
 from prosody.model.handler import HandlerMethods
 from prosody.model.message import ExciseMessage, utc_from_ms
-from prosody.model.outcome import SUCCESS, Kind
-from tests.middleware.fakes import in_lane, make_run
-from tests.support import settle
+from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
+from tests.middleware.fakes import Inner, in_lane, make_run
+from tests.support import FakeRuntime, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +44,43 @@ class Handler:
         self.excised.append(message)
 
 
-def invoke(behave: Callable[..., Any], *, torn_down: bool = False) -> Invoke:
-    return Invoke(HandlerMethods(Handler(behave)), lambda: torn_down)
+class StraightCall:
+    """First attempts straight, with a scheduler; later ones through the layer."""
+
+    def __init__(self, layer: Invoke) -> None:
+        self.layer = layer
+        self.scheduler = Scheduler(1, SchedulerOptions(), FakeRuntime())
+        self.begin = Straight(layer.call, [], layer, self.scheduler).begins()
+
+    async def call(self, run: Run) -> Outcome:
+        if run.attempt or run.event is None:
+            return await whole(self.begin, run)
+        run.task, lane = None, run.task
+        self.scheduler.enqueue(run, 0.0)
+        assert self.scheduler.take() is run
+        run.task = lane
+        try:
+            return await whole(self.begin, run)
+        finally:
+            assert (self.scheduler.in_use, run.permit) == (0, False), "its permit is lost"
+
+
+@pytest.fixture(params=["layer", "straight"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the handler is called in a test."""
+    monkeypatch.setattr(sys.modules[__name__], "WAY", request.param)
+
+
+WAY = "layer"
+
+
+def invoke(behave: Callable[..., Any], *, torn_down: bool = False) -> Invoke | StraightCall:
+    return of_handler(Handler(behave), torn_down=torn_down)
+
+
+def of_handler(handler: object, *, torn_down: bool = False) -> Invoke | StraightCall:
+    layer = Invoke(HandlerMethods(handler), lambda: torn_down)
+    return layer if WAY == "layer" else StraightCall(layer)
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -342,7 +382,7 @@ async def test_a_later_attempt_is_cancelled_like_the_first() -> None:
 
 async def test_excise_and_undecodable() -> None:
     handler = Handler(raising(AssertionError("no message")))
-    call = Invoke(HandlerMethods(handler), lambda: False).call
+    call = of_handler(handler).call
     event = ExciseMessage("orders", 3, 0, utc_from_ms(0), "k")
     assert await in_lane(call, make_run(event=event)) is SUCCESS
     assert handler.excised == [event]
@@ -350,3 +390,40 @@ async def test_excise_and_undecodable() -> None:
     run = make_run(event=None, error=broken)
     outcome = await in_lane(call, run)
     assert (outcome.kind, outcome.error, run.attempt) == (Kind.PERMANENT, broken, 0)
+
+
+async def test_a_cancellation_reaches_a_handler_that_only_gave_way() -> None:
+    """Unlike a future, a bare turn of the loop does not tell by itself that it was cancelled."""
+    ends: list[str] = []
+
+    async def gives_way(*_: object) -> None:
+        for _ in range(2):
+            try:
+                while True:
+                    await asyncio.sleep(0)  # noqa: ASYNC110  # it is the bare turn that counts
+            except asyncio.CancelledError:
+                ends.append("cancelled")
+
+    call = invoke(gives_way).call
+    run = make_run()
+    lane = in_lane(call, run)
+    for _ in range(2):
+        await settle()
+        lane.cancel()
+    assert await lane is SUCCESS
+    assert ends == ["cancelled", "cancelled"]
+
+
+async def test_nothing_goes_straight_in_a_partition_that_is_given_up() -> None:
+    layers = Inner(ABANDONED)
+    handled: list[object] = []
+
+    async def handler(_: object, message: object) -> None:
+        handled.append(message)
+
+    layer = Invoke(HandlerMethods(Handler(handler)), lambda: False)
+    begin = Straight(layers, [], layer, Scheduler(1, SchedulerOptions(), FakeRuntime())).begins()
+    run = make_run()
+    run.permit, run.partition.running = True, False
+    assert await whole(begin, run) is ABANDONED
+    assert (handled, layers.runs) == ([], [run])
