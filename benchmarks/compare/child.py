@@ -20,6 +20,8 @@ SCRIPTS = ROOT / "benchmarks" / "compare" / "scripts"
 LINE_LIMIT = 2**24
 """A result with a log is a long line."""
 SAID_MAX = 300
+GRACE_S = 2.0
+"""A process has so long to end once nobody listens to it any more."""
 
 
 class ChildError(Exception):
@@ -73,10 +75,17 @@ class Child:
             self._errors = (self._errors + line)[-4 * LINE_LIMIT // 1024 :]
 
     async def end(self) -> None:
-        """Whatever it does, it is over."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        """Whatever it does, it is over.
+
+        One that has ended is not signalled: that would take its exit code away from asyncio.
+        """
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
         self._reading.cancel()
 
 
