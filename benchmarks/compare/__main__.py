@@ -52,9 +52,10 @@ def _line(outcome: Outcome) -> str:
     parts = [f"round {outcome.round + 1} ({outcome.case}) {outcome.entrant.name}:"]
     if outcome.rate:
         parts.append(f"{outcome.rate:,.0f}/s")
-    p99_s = outcome.figure("p99_s")
-    if p99_s is not None:
-        parts.append(f"p99 {p99_s * 1e3:.1f} ms")
+    for figure in ("p99_s", "join_pause_s", "leave_pause_s"):
+        value = outcome.figure(figure)
+        if value is not None:
+            parts.append(f"{figure.removesuffix('_s').replace('_', ' ')} {value * 1e3:,.1f} ms")
     if outcome.broken:
         parts.append(f"{report.BROKEN}: {'; '.join(outcome.broken)}")
     return " ".join(parts)

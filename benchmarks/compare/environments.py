@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from benchmarks.compare.rivals import Rival
 
+    Call = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".cache" / "peers"
 STAMP = "requirements.installed"
@@ -33,14 +35,16 @@ class Environments:
     pythons: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def prepare(self, rivals: Sequence[Rival], folder: Path = FOLDER) -> None:
-        """Make what is not there yet."""
+    def prepare(
+        self, rivals: Sequence[Rival], folder: Path = FOLDER, call: Call | None = None
+    ) -> None:
+        """Make what is not there yet. ``call`` runs a command."""
         for rival in rivals:
             if not rival.requirements:
                 self.pythons[rival.name] = sys.executable
                 continue
             try:
-                self.pythons[rival.name] = str(environment(rival, folder))
+                self.pythons[rival.name] = str(environment(rival, folder, call or _call))
             except InstallError as failed:
                 self.missing[rival.name] = str(failed)
 
@@ -48,13 +52,12 @@ class Environments:
 def environment(
     rival: Rival,
     folder: Path,
-    run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] | None = None,
+    call: Call,
 ) -> Path:
     """The interpreter of ``rival``; its environment is made anew when its requirements changed.
 
     :raises InstallError: a step failed.
     """
-    call = run or _call
     home = folder / rival.name
     python = home / "bin" / "python"
     stamp = home / STAMP

@@ -34,7 +34,7 @@ LIVE_COLUMNS: list[Column] = [
 REBALANCE_COLUMNS: list[Column] = [
     ("first message s", "first_s", 1), ("pause by a join s", "join_pause_s", 1),
     ("pause by a leave s", "leave_pause_s", 1), ("unsubscribe s", "close_s", 1),
-    ("handled again", "again", 1),
+    ("p99.9 ms from send to handler", "p999_s", 1e3), ("handled again", "again", 1),
 ]  # fmt: skip
 FAULT_HEADS = ("order faults", "handled twice", "lost", "uncommitted", "keys missing")
 

@@ -141,11 +141,13 @@ def _alike(entrant: Entrant, options: dict[str, Any]) -> Entrant:
     )
 
 
+TWO_AT_A_TIME: dict[str, Any] = {"peer_bind_address": "127.0.0.1:0"}
+"""prosody-events listens for its peers on one port, which two members on one machine cannot both have."""
 _AIOKAFKA: dict[str, Any] = {"heartbeat_interval_ms": int(HEARTBEAT_S * 1000)}
 _LIBRDKAFKA: dict[str, Any] = {"heartbeat.interval.ms": int(HEARTBEAT_S * 1000)}
 REBALANCED = (
     DEFAULTS,
-    EVENTS_DEFAULTS,
+    replace(EVENTS_DEFAULTS, options=TWO_AT_A_TIME),
     _alike(FASTSTREAM, {"subscriber": _AIOKAFKA}),
     _alike(QUIX, {"application": {"consumer_extra_config": _LIBRDKAFKA}}),
     _alike(BARE, {"consumer": _AIOKAFKA}),
