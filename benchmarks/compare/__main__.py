@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from benchmarks.compare.works import Case
 
 OUT = ROOT / "docs" / "benchmarks"
+PART = ROOT / ".cache" / "peers-part"
+"""A smoke run or some rows must not take the place of the whole."""
 NAME = "peers"
 
 
@@ -87,10 +89,16 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="few messages: only shows that it runs"
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the page")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the page; docs/benchmarks, or .cache/peers-part for a part",
+    )
     arguments = parser.parse_args()
     if not arguments.kafka or not arguments.cassandra:
         parser.error("--kafka and --cassandra, or make bench-compare-peers, which starts them")
+    whole = not arguments.quick and not arguments.rows
+    arguments.out = arguments.out or (OUT if whole else PART)
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
 
     environments = Environments()
@@ -104,11 +112,10 @@ def main() -> int:
         asyncio.run(measure(runner, cases, arguments.rounds))
     finally:
         runner.clean()
-        write(arguments, cases, runner.outcomes, environments.missing)
+    write(arguments, cases, runner.outcomes, environments.missing)
     lines = report.wrong(runner.outcomes)
     # A smoke run is too short for a bar, and some rows lack what others need.
-    judged = not arguments.quick and not arguments.rows
-    shortfalls = report.missed(bars(), runner.outcomes) if judged else []
+    shortfalls = report.missed(bars(), runner.outcomes) if whole else []
     print(*(lines or ["no faults"]), *shortfalls, sep="\n")
     return int(bool(lines or shortfalls))
 

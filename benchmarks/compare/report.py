@@ -51,6 +51,10 @@ def median(rows: Sequence[Outcome], figure: str) -> float | None:
     return statistics.median(found) if found else None
 
 
+def outcomes_of(case: Case, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.case == case.key]
+
+
 def of_case(case: Case, outcomes: Sequence[Outcome], missing: Mapping[str, str]) -> str:
     """The table of a case."""
     columns = columns_of(case)
@@ -60,7 +64,7 @@ def of_case(case: Case, outcomes: Sequence[Outcome], missing: Mapping[str, str])
         if entrant.rival in missing:
             rows.append((f"missing: {entrant.name}", *[""] * (len(head) - 1)))
             continue
-        mine = [o for o in outcomes if o.case == case.key and o.entrant == entrant]
+        mine = [o for o in outcomes_of(case, outcomes) if o.entrant == entrant]
         if not mine:
             rows.append((f"not run: {entrant.name}", *[""] * (len(head) - 1)))
             continue
@@ -76,8 +80,14 @@ def of_case(case: Case, outcomes: Sequence[Outcome], missing: Mapping[str, str])
             "-" if keys is None else f"{keys:,.0f}",
             *(_faults(mine, fault) for fault in FAULTS),
         ))  # fmt: skip
-    rate = median([o for o in outcomes if o.case == case.key], "sent_rate")
-    note = f"\n{rate:,.0f} messages a second were sent.\n" if rate else ""
+    rate = median(outcomes_of(case, outcomes), "sent_rate")
+    note = ""
+    if rate:
+        late_ms = 1e3 * (median(outcomes_of(case, outcomes), "sender_late_s") or 0.0)
+        note = (
+            f"\n{rate:,.0f} messages a second were sent; in the usual run the sender itself was late by "
+            f"{late_ms:.0f} ms at the worst, which counts as latency.\n"
+        )
     return f"## ({case.row}) {case.title}\n\n{table(head, rows, words=1)}{note}"
 
 

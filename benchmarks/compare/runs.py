@@ -56,7 +56,8 @@ class Runner:
         if found is None:
             made = make(work)
             await self.place.fill(made.records)
-            self._topics[work] = found = Filled(self.place.topic, made)
+            # The records are with the broker: a million of them need not stay here.
+            self._topics[work] = found = Filled(self.place.topic, replace(made, records=[]))
         self.place.topic = found.topic
         return found
 
