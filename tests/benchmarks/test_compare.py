@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,8 +11,12 @@ from benchmarks.compare import report, works
 from benchmarks.compare import rivals as r
 from benchmarks.compare.bars import AIM, MET, MISSED, NOT_MEASURED, Bar, bars
 from benchmarks.compare.outcome import Outcome
+from benchmarks.compare.pictures import draw
 from benchmarks.compare.records import Work, make, plan
 from benchmarks.compare.scenes import late, pause
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 A = next(case for case in works.cases() if case.row == "a")
 WELL: dict[str, Any] = {
@@ -145,6 +149,23 @@ def test_the_figures_hold_every_run() -> None:
     figures = json.loads(report.as_json({}, [bar()], found, {}))
     assert [run["broken"] for run in figures["runs"]] == [[], ["lost: 1"]]
     assert figures["bars"][0]["ratios"] == [10.0]
+
+
+@pytest.fixture(scope="module")
+def _fonts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """matplotlib keeps the files of the fonts that it has drawn with open, for the whole process."""
+    draw([outcome(r.DEFAULTS, 10)], tmp_path_factory.mktemp("fonts") / "first.svg")
+
+
+@pytest.mark.usefixtures("_fonts")
+def test_the_same_outcomes_make_the_same_picture(tmp_path: Path) -> None:
+    found = [outcome(r.DEFAULTS, 1000), outcome(r.FASTSTREAM, 100, lost=1)]
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        draw(found, picture)
+    first, second = (picture.read_text(encoding="utf-8") for picture in pictures)
+    assert first == second
+    assert "<dc:date>" not in first
 
 
 # -------------------------------------------------------------------------------------- the records
