@@ -183,7 +183,7 @@ A row with a fault of what it promises is {BROKEN}; a number with a {NOT_PROMISE
 not promise to avoid. The bare loops decode with the JSON library that ours uses, and FastStream's own lines
 for each message are switched off. At its defaults FastStream gets a backlog of a few seconds only: a longer
 one keeps its event loop from sending heartbeats, and its group drops it. prosody-events leaves uncommitted
-what it handled in the last second before it leaves the group, so it is given {SETTLE_S:g} s before it has to.
+what it handled in the last second before it leaves the group, so it is given {SETTLE_S:g} s before that.
 
 ## To be reached
 
