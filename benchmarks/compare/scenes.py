@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.compare.rivals import Entrant
     from benchmarks.path.places import Place
 
-DEADLINE_S = 90.0
+DEADLINE_S = 150.0
 CLOSE_LIMIT_S = 45.0
 HEAL_S = 60.0
 HEAL_DROPPED_S = 2.0

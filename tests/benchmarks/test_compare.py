@@ -96,6 +96,17 @@ def test_all_rows_are_there_and_no_two_tables_are_one() -> None:
     assert len(keys) == len(set(keys))
 
 
+def test_a_smoke_run_has_all_rows_and_less_of_each() -> None:
+    whole = {case.key: case for case in works.chosen([], quick=False)}
+    quick = works.chosen([], quick=True)
+    assert {case.row for case in quick} == set("abcdefghij")
+    for case in quick:
+        before = {e.name: count for e, count in whole[case.key].entrants}
+        assert all(count <= max(before[e.name] / 20, 300) for e, count in case.entrants)
+        assert case.seconds <= 2.0
+    assert len(quick) < len(whole)
+
+
 # -------------------------------------------------------------------------------------- the faults
 
 
