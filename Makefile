@@ -20,7 +20,7 @@ OVER_THE_CORE := $(filter-out $(FROM_OUTSIDE:%=tests/client/test_%.py),$(wildcar
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-kafka test test-real test-rest test-pure lint bench bench-compare services services-stop build lock clean distclean
+.PHONY: help demo demo-kafka test test-real test-rest test-pure lint bench bench-compare bench-compare-peers services services-stop build lock clean distclean
 
 help:
 	@echo "make demo           the main job on the embedded broker and stores"
@@ -29,6 +29,7 @@ help:
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          the benchmarks"
 	@echo "make bench-compare  those of the core against the stored run, by ratios; ARGS=--store makes a new one"
+	@echo "make bench-compare-peers  beside other packages, each in an environment of its own, on real services"
 	@echo "make services       start Kafka and Cassandra and print the variables that point tests at them"
 	@echo "make services-stop  end them"
 	@echo "make build          sdist and wheel into dist/"
@@ -95,6 +96,10 @@ bench: $(VENV)/.dev
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev
 	$(PY) -m benchmarks.tracking $(ARGS)
+
+# Some 25 minutes, on a machine that does nothing else; fails when a row is BROKEN or a bar is missed.
+bench-compare-peers: $(VENV)/.dev
+	$(PY) -m tools.services run kafka cassandra -- $(PY) -m benchmarks.compare $(ARGS)
 
 # With the standard library alone, so that eval "$$(make services)" gets the variables and nothing else.
 services:

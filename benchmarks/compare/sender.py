@@ -1,0 +1,61 @@
+"""Sends each message at its time, whatever is handled."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from prosody.broker.protocol import ProducerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.compare.records import Planned
+    from benchmarks.path.places import Place
+
+LEAD_S = 0.2
+TICK_S = 0.0005
+"""What is due this soon is sent at once: a timer would come later."""
+
+
+class Sender:
+    """Of a live row."""
+
+    def __init__(self, place: Place, planned: Sequence[Planned]) -> None:
+        self._place = place
+        self._topic = place.topic
+        self._planned = planned
+        self.sent = 0
+        self.over = False
+        """Set from outside: nothing more is to be sent."""
+        self.lateness_s = 0.0
+        """The longest time by which this process was late itself."""
+
+    async def run(self) -> None:
+        """Until everything is sent, or it is over."""
+        place = self._place
+        producer = place.broker.producer(ProducerSettings("bench", None, "crc32"))
+        await producer.start()
+        sends: set[asyncio.Task[Any]] = set()
+        try:
+            began_at = time.monotonic() + LEAD_S
+            for each in self._planned:
+                left_s = began_at + each.after_s - time.monotonic()
+                if left_s > TICK_S:
+                    await asyncio.sleep(left_s)
+                if self.over:
+                    break
+                self.lateness_s = max(self.lateness_s, -left_s)
+                key, value = each.record(began_at)
+                sends.add(
+                    asyncio.create_task(
+                        producer.send(
+                            self._topic, key=key, value=value, headers=place.headers, timeout_s=60.0
+                        )
+                    )
+                )
+                self.sent += 1
+            await asyncio.gather(*sends)
+        finally:
+            await producer.stop()

@@ -1,1 +1,0 @@
-"""Beside the reference's own Python package, over the same servers and the same topics."""
