@@ -14,6 +14,8 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
+from prosody.broker.kafka.record import KafkaRecord
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -57,8 +59,11 @@ class Buffers:
     def _read(self, partition: Any, buffered: Any, records_max: int) -> Sequence[Record]:
         records: list[Record] = []
         error: Exception | None = None
+        unpacked = buffered._partition_records
+        unpacked._consumer_record = KafkaRecord
         try:
-            records.extend(islice(buffered._partition_records, records_max))
+            # Its own iterator, because ``__next__`` would be one call more for every record.
+            records.extend(islice(unpacked._records_iterator or (), records_max))
         except Exception as unreadable:  # noqa: BLE001  # codecs and parsers raise what they like
             error = unreadable
         # ``extend`` keeps what came before the exception.

@@ -11,11 +11,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 from aiokafka import TopicPartition as LowerPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.metadata import MetadataResponse_v0
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 
 from prosody.broker.kafka import internals, lifetimes
+from prosody.broker.kafka.record import KafkaRecord
 from prosody.broker.protocol import TopicPartition
 
 if TYPE_CHECKING:
@@ -265,3 +268,20 @@ async def test_partitions_are_asked_for_only_when_they_are_not_known(consumer: A
     assert await internals.partition_count(consumer, "u") == 3
     assert await internals.partition_count(consumer, "v") == 0
     assert asked == 2
+
+
+def test_records_are_made_here() -> None:
+    """``Buffers`` replaces what aiokafka makes of an unpacked record, and reads its iterator."""
+    batch = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1,
+        base_sequence=-1, batch_size=1000,
+    )  # fmt: skip
+    batch.append(0, timestamp=7, key=b"k", value=b"v", headers=[("name", b"value")])
+    unpacked = PartitionRecords(
+        LowerPartition("t", 3), MemoryRecords(bytes(batch.build())), [], 0, None, None, True, 0
+    )
+    unpacked._consumer_record = KafkaRecord
+    (record,) = unpacked._records_iterator
+    found = [getattr(record, name) for name in KafkaRecord.__slots__]
+    assert found == [(("name", b"value"),), b"k", 0, 3, 7, "t", b"v"]
+    assert unpacked.next_fetch_offset == 1
