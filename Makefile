@@ -20,7 +20,7 @@ OVER_THE_CORE := $(filter-out $(FROM_OUTSIDE:%=tests/client/test_%.py),$(wildcar
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-kafka test test-real test-rest test-pure lint bench bench-compare bench-compare-peers services services-stop build lock clean distclean
+.PHONY: help demo demo-kafka test test-real test-rest test-pure lint bench bench-floors bench-compare bench-compare-peers services services-stop build lock clean distclean
 
 help:
 	@echo "make demo           the main job on the embedded broker and stores"
@@ -28,6 +28,7 @@ help:
 	@echo "make test           all tests, both halves of the core, real services included"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          the benchmarks"
+	@echo "make bench-floors   the whole path against its floors, as ratios to a bare loop; part of CI"
 	@echo "make bench-compare  those of the core against the stored run, by ratios; ARGS=--store makes a new one"
 	@echo "make bench-compare-peers  beside other packages, each in an environment of its own, on real services"
 	@echo "make services       start Kafka and Cassandra and print the variables that point tests at them"
@@ -92,6 +93,11 @@ bench: $(VENV)/.dev
 	$(PY) -m tools.services run cassandra -- sh -c '$(PY) -m benchmarks.stores --cassandra $$PROSODY_TEST_CASSANDRA \
 	  && $(PY) -m benchmarks.timers --no-memory --cassandra $$PROSODY_TEST_CASSANDRA \
 	  && $(PY) -m benchmarks.deferral --no-memory --cassandra $$PROSODY_TEST_CASSANDRA'
+
+# Fails when the whole path or the core is below a floor in three runs of three, by ratios within a run.
+bench-floors: $(VENV)/.dev
+	$(PY) -m benchmarks.tracking.path
+	$(PY) -m benchmarks.tracking
 
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev

@@ -50,31 +50,35 @@ class Bar:
 
     def ratios(self, outcomes: Sequence[Outcome]) -> list[float]:
         """Of each round that has both figures."""
-        found = []
-        for number in sorted({outcome.round for outcome in outcomes}):
-            one_round = [o for o in outcomes if o.round == number and not o.failure]
-            mine = [
-                value
-                for o in one_round
-                if o.case == self.case
-                and o.entrant == self.ours
-                and (value := o.figure(self.figure))
-            ]
-            others = [
-                value
-                for o in one_round
-                if o.case == (self.other_case or self.case)
-                and self._other(o.entrant)
-                and (value := o.figure(self.figure))
-            ]
-            if mine and others:
-                found.append(mine[0] / (min(others) if self.less else max(others)))
-        return found
+        mine = self._by_round(outcomes, self.case, self.ours)
+        others = self._others(outcomes)
+        return [mine[number] / others[number] for number in sorted(mine) if number in others]
 
-    def _other(self, entrant: Entrant) -> bool:
+    def _others(self, outcomes: Sequence[Outcome]) -> dict[int, float]:
+        """The other's figure by round. Without a name it is one rival, the best by its median: the best of
+        each round would be whoever was lucky."""
+        case = self.other_case or self.case
         if self.against is not None:
-            return entrant == self.against
-        return entrant.ordered and not entrant.ours
+            return self._by_round(outcomes, case, self.against)
+        rivals = dict.fromkeys(
+            o.entrant.name
+            for o in outcomes
+            if o.case == case and o.entrant.ordered and not o.entrant.ours
+        )
+        figures = [found for name in rivals if (found := self._by_round(outcomes, case, name))]
+        choose = min if self.less else max
+        return choose(figures, key=lambda found: statistics.median(found.values()), default={})
+
+    def _by_round(
+        self, outcomes: Sequence[Outcome], case: str, entrant: Entrant | str
+    ) -> dict[int, float]:
+        name = entrant if isinstance(entrant, str) else entrant.name
+        return {
+            o.round: value
+            for o in outcomes
+            if o.case == case and o.entrant.name == name and not o.failure
+            and (value := o.figure(self.figure))
+        }  # fmt: skip
 
     def value(self, outcomes: Sequence[Outcome]) -> float | None:
         ratios = self.ratios(outcomes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from benchmarks.path.places import Place
     from prosody.broker.protocol import Start
 
-GROUP = "bench-group"
+_groups = itertools.count(1)
 DEADLINE_S = 300.0
 Contestant = Callable[["Place", int, str, float], Awaitable[Row]]
+
+
+def _group() -> str:
+    """Each run has one of its own, so that several may consume the same records."""
+    return f"bench-group-{next(_groups)}"
 
 
 def client(mode: str, **options: Any) -> Contestant:
@@ -32,9 +38,10 @@ def client(mode: str, **options: Any) -> Contestant:
 
     async def run(place: Place, count: int, keys: str, delay_s: float) -> Row:
         handler = Checked(count, delay_s)
+        group = _group()
         values: dict[str, Any] = {
             "mock": True,
-            "group_id": GROUP,
+            "group_id": group,
             "subscribed_topics": place.topic,
             "source_system": "me",
             "mode": mode,
@@ -59,7 +66,7 @@ def client(mode: str, **options: Any) -> Contestant:
             cpu_seconds,
             handler.order_faults,
             count - handler.handled,
-            await place.uncommitted(GROUP),
+            await place.uncommitted(group),
         )
 
     return run
@@ -85,7 +92,8 @@ async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:
 
     No keys, no concurrency, no commits but one at the end: the least that any consumer does.
     """
-    consumer = place.consumer("bench-bare")
+    group = _group()
+    consumer = place.consumer(group)
     member = _Member()
     decode = msgspec.json.Decoder().decode
     check = Checked(count)
@@ -113,7 +121,7 @@ async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:
     await consumer.commit({tp: OffsetAndMetadata(offset) for tp, offset in last.items()})
     seconds, cpu_seconds = check.took()
     await consumer.stop()
-    left = await place.uncommitted("bench-bare")
+    left = await place.uncommitted(group)
     return Row(
         "bare loop", count, keys, seconds, cpu_seconds, check.order_faults, count - handled, left
     )
@@ -123,7 +131,7 @@ def unordered(limit: int) -> Contestant:
     """A task for each message, ``limit`` at a time, no order for a key: what concurrency alone can do."""
 
     async def run(place: Place, count: int, keys: str, delay_s: float) -> Row:
-        consumer = place.consumer("bench-unordered")
+        consumer = place.consumer(_group())
         member = _Member()
         decode = msgspec.json.Decoder().decode
         check = Checked(count, delay_s)

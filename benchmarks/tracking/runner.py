@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from benchmarks.tracking.results import Document
 
@@ -33,9 +33,12 @@ def bench_files() -> list[str]:
     return [f"benchmarks/{path.name}" for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
 
 
-def run(what: Iterable[str], seconds_each: float) -> Document:
+def run(
+    what: Iterable[str], seconds_each: float, variables: Mapping[str, str] | None = None
+) -> Document:
     """The document that pytest-benchmark writes for the files or ids in ``what``.
 
+    :param variables: of the environment, besides those of this process.
     :raises BenchmarkError: when one of them fails, or none is found.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +50,8 @@ def run(what: Iterable[str], seconds_each: float) -> Document:
                 f"--benchmark-json={document}", *what,
             ],
             cwd=ROOT,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
+            env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+            | dict(variables or {}),
             capture_output=True, text=True, timeout=DEADLINE_S, check=False,
         )  # fmt: skip
         if ended.returncode:

@@ -82,6 +82,18 @@ def test_latency_is_set_against_the_best_of_those_that_keep_order() -> None:
         assert latency.verdict(found) == verdict
 
 
+def test_the_best_rival_is_one_over_all_rounds() -> None:
+    """Not whoever was the luckiest of several in each round."""
+    latency = Bar(A.key, r.DEFAULTS, None, 1.0, 0.5, figure="p99_s", less=True)
+    rounds = [(0.02, 0.01, 0.03), (0.02, 0.10, 0.015), (0.02, 0.02, 0.03)]
+    found = [
+        outcome(entrant, 1, number, p99_s=p99_s)
+        for number, figures in enumerate(rounds)
+        for entrant, p99_s in zip((r.DEFAULTS, r.BARE, r.FASTSTREAM), figures, strict=True)
+    ]
+    assert latency.ratios(found) == pytest.approx([2.0, 0.2, 1.0])
+
+
 def test_every_bar_is_about_somebody_who_takes_part() -> None:
     taking_part = {case.key: [e for e, _ in case.entrants] for case in works.cases()}
     for each in bars():
