@@ -1,11 +1,11 @@
-"""``python -m benchmarks.path.layers``: what each layer of the pipeline costs a message, by leaving it out.
+"""``python -m benchmarks.path.layers``: what parts of the pipeline cost a message, by leaving them out.
 
-The embedded broker, a no-op handler, default options. A round plays the bare loop, the whole stack and the
-stack without each of its layers, in an order of its own, each with a broker of its own and with everything
-older hidden from the garbage collector: a run must not pay for what runs before it left. Of each the round
-with the least CPU time counts, because other programs only ever add to it. A layer's cost is the difference
-to the whole stack. Left out, the scheduler still hands out permits, since lanes take them with their work;
-it charges nothing. Telemetry's cost is that of its layer and of writing the events as well.
+The embedded broker, a no-op handler, default options. A round plays the bare loop, the whole pipeline,
+the pipeline without what options can switch off, and with each layer's own call where first attempts go
+straight otherwise. Each in an order of its own, with a broker of its own and with everything older hidden
+from the garbage collector: a run must not pay for what runs before it left. Of each the round with the
+least CPU time counts, because other programs only ever add to it. A part's cost is the difference to the
+whole pipeline.
 """
 
 from __future__ import annotations
@@ -22,37 +22,36 @@ import prosody._core
 from benchmarks.path.contestants import bare, client
 from benchmarks.path.places import memory_place
 from benchmarks.path.work import records
-from prosody.middleware import stacks
-from prosody.middleware.base import compose
+from prosody.middleware.straight import Straight
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from benchmarks.path.places import Place
     from benchmarks.path.work import Row
-    from prosody.middleware.base import Call, Layer
+    from prosody.middleware.base import Call
 
-LAYERS = (
-    "Deduplication", "Retry", "Defer", "Monopolization", "Shutdown", "Scheduler", "Timeout",
-    "Telemetry",
-)  # fmt: skip
-BARE, WHOLE = "bare loop", "whole pipeline"
-WITHOUT_WINDOW = ("Monopolization", "Scheduler")
+BARE, WHOLE, LAYERED = "bare loop", "whole pipeline", "each layer by its own call"
+WITHOUT: dict[str, dict[str, object]] = {
+    "Deduplication": {"idempotence_cache_size": 0},
+    "Monopolization, with its window": {"monopolization_enabled": False},
+    "Telemetry, with the writing of its events": {"telemetry_enabled": False},
+}
+"""The options that leave a layer out."""
+NAMES = (BARE, WHOLE, LAYERED, *WITHOUT)
+
+
+def _layers(straight: Straight, *_: object) -> Call:
+    return straight._layers
 
 
 async def one(name: str, place: Place, count: int) -> Row:
-    """The bare loop, the whole pipeline, or the pipeline without the layer of this name."""
-
-    def without(layers: Sequence[Layer], handler: Call) -> Call:
-        return compose([one for one in layers if type(one).__name__ != name], handler)
-
+    """The bare loop, the whole pipeline, or the pipeline without the part of this name."""
     if name == BARE:
         return await bare(place, count, "uniform 1000", 0.0)
-    # The scheduler tells Monopolization's window of each run: that goes with it, and is left out of the
-    # scheduler's own cost.
-    options = {"monopolization_enabled": False} if name in WITHOUT_WINDOW else {}
-    with mock.patch.object(stacks, "compose", without):
-        return await client("pipeline", **options)(place, count, "uniform 1000", 0.0)
+    run = client("pipeline", **WITHOUT.get(name, {}))
+    if name != LAYERED:
+        return await run(place, count, "uniform 1000", 0.0)
+    with mock.patch.object(Straight, "begins", _layers):
+        return await run(place, count, "uniform 1000", 0.0)
 
 
 async def measure(count: int, rounds: int) -> int:
@@ -61,7 +60,7 @@ async def measure(count: int, rounds: int) -> int:
     least: dict[str, float] = {}
     broken = False
     for _ in range(rounds):
-        for name in chance.sample([BARE, WHOLE, *LAYERS], 2 + len(LAYERS)):
+        for name in chance.sample(NAMES, len(NAMES)):
             place = memory_place()
             await place.fill(work)
             gc.collect()
@@ -75,10 +74,10 @@ async def measure(count: int, rounds: int) -> int:
     print("| | CPU us/message | of the bare loop |\n|---|---:|---:|")
     print(f"| bare loop | {bare_us:.2f} | 1.00 |")
     print(f"| whole pipeline | {whole_us:.2f} | {whole_us / bare_us:.2f} |")
-    for layer in LAYERS:
-        beside = least["Monopolization"] if layer == "Scheduler" else whole_us
-        cost_us = beside - least[layer]
-        print(f"| {layer} | {cost_us:.2f} | {cost_us / bare_us:.2f} |")
+    print(f"| {LAYERED} | {least[LAYERED]:.2f} | {least[LAYERED] / bare_us:.2f} |")
+    for part in WITHOUT:
+        cost_us = whole_us - least[part]
+        print(f"| of the whole: {part} | {cost_us:.2f} | {cost_us / bare_us:.2f} |")
     if broken:
         print("BROKEN: a run lost, reordered or did not commit something")
     return 1 if broken else 0
