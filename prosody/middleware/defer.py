@@ -63,10 +63,10 @@ class Defer:
         remember: Callable[[Record], None] | None = None,
     ) -> None:
         """:param remember: is given each deferred record, which will be loaded again."""
-        self._enabled = options.defer_enabled
+        self.counts = options.defer_enabled
         self._base_s = options.defer_base
         self._max_s = options.defer_max_delay
-        self._gate = gate
+        self.gate = gate
         self._clock = clock
         self._runtime = runtime
         self._remember = remember
@@ -103,10 +103,10 @@ class Defer:
 
     def succeeded(self, run: Run, deferrals: Deferrals) -> bool:
         """A message was handled well. Whether that was all; else ``ended`` is to be told of it."""
-        gate = self._gate
+        gate = self.gate
         if gate.closed or deferrals.uncertain.events:
             return False
-        if run.attempt == 1 and self._enabled:
+        if run.attempt == 1 and self.counts:
             gate.window.record(False, self._clock.latest)
         return True
 
@@ -124,7 +124,7 @@ class Defer:
     def _again(self, run: Run, outcome: Outcome) -> Outcome:
         """What has become of an event that is deferred already."""
         refused = isinstance(outcome, Refusal)
-        if self._enabled and not refused:
+        if self.counts and not refused:
             self._count(run, outcome.kind)
         if outcome.kind is not Kind.TRANSIENT:
             return outcome
@@ -137,22 +137,22 @@ class Defer:
     ) -> Outcome:
         """What is to become of an event whose attempt has ended."""
         refused = isinstance(outcome, Refusal)
-        if self._enabled and not refused:
+        if self.counts and not refused:
             self._count(run, outcome.kind)
         if outcome.kind is Kind.TRANSIENT:
-            if not self._enabled or not run.partition.running:
+            if not self.counts or not run.partition.running:
                 return outcome
-            if self._gate.allows():
+            if self.gate.allows():
                 return await self._defer(run, kind, outcome, deferrals)
             if not refused:
-                self._gate.held(run)
+                self.gate.held(run)
         elif deferrals.uncertain.events and outcome.kind is not Kind.ABANDONED:
             await deferrals.finished_in_place(kind, run.key, _position(run))
         return outcome
 
     def _count(self, run: Run, kind: Kind) -> None:
         """Tell the gate of an attempt: its rate takes first ones of messages that were not deferred."""
-        gate = self._gate
+        gate = self.gate
         now = self._clock.latest
         if kind is Kind.PERMANENT:
             if gate.closed:

@@ -54,24 +54,24 @@ class Scheduler:
         self._limit = limit
         self.free = limit
         """Permits that nobody holds."""
-        self._heap = VirtualTimeHeap(
+        self.heap = VirtualTimeHeap(
             failure_weight=options.scheduler_failure_weight,
             max_wait=options.scheduler_max_wait,
             wait_weight=options.scheduler_wait_weight,
             cache_size=options.scheduler_cache_size,
             half_life=HALF_LIFE_S,
         )
-        self.push = self._heap.push
+        self.push = self.heap.push
         """Puts a run among those that wait; ``enqueue`` does it, and wakes a lane."""
-        self._pop = self._heap.pop
-        self._charge = self._heap.complete
-        self._monotonic = runtime.monotonic
+        self._pop = self.heap.pop
+        self._charge = self.heap.complete
+        self.monotonic = runtime.monotonic
         self._meter = meter
         self.meter_begin: Callable[[Hashable, float], None] | None = None
         """To be told of a run just before its handler is called; None when nobody wants to know."""
-        self._meter_end: Callable[[Hashable, float], None] | None = None
+        self.meter_end: Callable[[Hashable, float], None] | None = None
         if meter is not None:
-            self.meter_begin, self._meter_end = meter.begin, meter.end
+            self.meter_begin, self.meter_end = meter.begin, meter.end
         self._looking = False
         """A look is due at the next turn of the loop."""
         self.wake: Callable[[], None] = _nobody
@@ -96,23 +96,23 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Runs that wait for a permit."""
-        return self._heap.waiting
+        return self.heap.waiting
 
     @property
     def has_more(self) -> bool:
         """Whether ``take`` would find something."""
-        return bool(self.free) and self._heap.waiting > 0
+        return bool(self.free) and self.heap.waiting > 0
 
     def class_time(self, work_class: int, now: float) -> float:
         """Seconds of handler time that a class has used lately."""
-        return self._heap.class_time(work_class, now)
+        return self.heap.class_time(work_class, now)
 
     def awaited_by(self, run: Run) -> bool:
         """Whether ``run`` waits for a permit."""
         if run.permit or run.handling:
             return False
         try:
-            self._heap.priority(run.place, self._monotonic())
+            self.heap.priority(run.place, self.monotonic())
         except KeyError:
             return False  # that is the answer
         return True
@@ -120,11 +120,11 @@ class Scheduler:
     def handler_times(self) -> Mapping[Hashable, float]:
         """Seconds of handler time of runs that have ended, by ``Run.place``; each counts half after
         ``HALF_LIFE_S``. For the keys that are remembered, and goes through all of them."""
-        return self._heap.virtual_times(self._monotonic())
+        return self.heap.virtual_times(self.monotonic())
 
     def waiting_since(self) -> Mapping[Hashable, float]:
         """What waits for a permit, by ``Run.place``, and since when."""
-        return self._heap.waiting_since()
+        return self.heap.waiting_since()
 
     # Called by partitions and lanes
 
@@ -141,7 +141,7 @@ class Scheduler:
         if there is more.
         """
         while self.free:
-            self.latest = now = self._monotonic()
+            self.latest = now = self.monotonic()
             run: Run | None = self._pop(now)
             if run is None:
                 return None
@@ -149,7 +149,7 @@ class Scheduler:
             run.permit = True
             run.began = now
             if run.task is None:
-                if self.free and not self.woken and self._heap.waiting:
+                if self.free and not self.woken and self.heap.waiting:
                     self.wake()
                 return run
             waiting = run.interruptible
@@ -162,12 +162,11 @@ class Scheduler:
         """Take back what ``run`` has, a permit or a place among the waiting; nothing is charged."""
         if run.permit:
             run.permit = False
-            self._heap.give_back(run.place, self._monotonic())
+            self.heap.give_back(run.place, self.monotonic())
             self.free += 1
-            if not self._looking and self._heap.waiting:
-                self._look_soon()
+            self.look_soon()
         else:
-            self._heap.withdraw(run.place)
+            self.heap.withdraw(run.place)
 
     # The layer
 
@@ -193,28 +192,27 @@ class Scheduler:
 
         :param outcome: None when something that is not the handler's own ended it.
         """
-        self.latest = now = self._monotonic()
+        self.latest = now = self.monotonic()
         run.permit = False
         used_s = now - run.began
         if used_s < 0.0:  # noqa: PLR1730  # max is a call
             used_s = 0.0
         self._charge(run.place, used_s, now)
-        if self._meter_end is not None:
-            self._meter_end(run.place, now)
+        if self.meter_end is not None:
+            self.meter_end(run.place, now)
         self.free += 1
-        if not self._looking and self._heap.waiting:
-            self._look_soon()
+        self.look_soon()
         if self.note is not None:
             self.note(run, used_s, outcome)
         return now
 
     async def _wait(self, run: Run) -> bool:
         """Wait for a permit; False when a shutdown came first, and no permit is held."""
-        now = self._monotonic()
-        self._heap.push(run.place, run, run.work_class, now)
+        now = self.monotonic()
+        self.heap.push(run.place, run, run.work_class, now)
         if self.free:
-            if self._heap.waiting == 1:
-                self._heap.pop(now)
+            if self.heap.waiting == 1:
+                self.heap.pop(now)
                 self.free -= 1
                 run.permit = True
                 run.began = now
@@ -233,15 +231,17 @@ class Scheduler:
             # The second: granted in the very turn in which the partition was given up.
             self.give_back(run)
             return False
-        run.began = self._monotonic()
+        run.began = self.monotonic()
         return True
 
-    def _look_soon(self) -> None:
-        """A permit came back while others wait.
+    def look_soon(self) -> None:
+        """A permit came back: do others wait?
 
         The lane that ends a run takes the next one itself, at once, unless it goes on to wait for
         something else: then another one has to, and this look wakes it.
         """
+        if self._looking or not self.heap.waiting:
+            return
         self._looking = True
         asyncio.get_running_loop().call_soon(self._look)
 

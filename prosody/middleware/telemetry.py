@@ -56,12 +56,12 @@ class Telemetry:
         :param running: the runs that are in their handlers.
         """
         self._running = running
-        self._told: set[Run] = set()
+        self.told: set[Run] = set()
         """Attempts under way of which it is told that they have begun, or will be with their span."""
         buffer.before_look = self.tell_running
         self._add = buffer.add
-        self._values = buffer.values
-        self._crowded = buffer.crowded
+        self.values = buffer.values
+        self.crowded = buffer.crowded
         self._monotonic = runtime.monotonic
         self.spans = spans
         self._begun: dict[Run, _Begun] = {}
@@ -92,14 +92,14 @@ class Telemetry:
 
     def ended(self, run: Run, outcome: Outcome, now: float) -> None:
         """Report an attempt that was not ``unusual`` at its beginning."""
-        told = self._told
+        told = self.told
         if outcome is SUCCESS and len(run.key) <= LONG_CHARS and (not told or run not in told):
-            values = self._values
+            values = self.values
             offset = run.record.offset  # type: ignore[union-attr]  # else it would be unusual
             tp = run.partition.topic_partition
             values.extend((DEMANDS[run.work_class], run.began, MESSAGE, tp, offset, run.key, now))
             if len(values) >= CROWDED_VALUES:
-                self._crowded()
+                self.crowded()
             return
         begun = _attempt_of(run)
         if run in told:
@@ -129,8 +129,8 @@ class Telemetry:
     def tell_running(self) -> None:
         """Tell of the attempts under way that they have begun."""
         for run in self._running():
-            if run not in self._told:
-                self._told.add(run)
+            if run not in self.told:
+                self.told.add(run)
                 self._add(_attempt_of(run).dispatched(""))
 
     async def _attempt(self, run: Run, inner: Call) -> Outcome:
@@ -138,7 +138,7 @@ class Telemetry:
         if run.event is None:
             return await inner(run)  # undecodable: there is no handler to be called
         begun = _attempt_of(run)
-        self._told.add(run)
+        self.told.add(run)
         if self.spans is not None and self.spans.live:
             self._begun[run] = begun  # told with its span, which is there in a moment
         else:
@@ -147,7 +147,7 @@ class Telemetry:
             outcome = await inner(run)
         finally:
             self._begun.pop(run, None)
-            self._told.discard(run)
+            self.told.discard(run)
         if begun.trace is None:
             self._add(begun.dispatched(""))  # its span could not be made
         self._add(begun.ended(outcome, self._monotonic()))

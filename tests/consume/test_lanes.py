@@ -200,7 +200,7 @@ async def test_lanes_give_the_loop_a_turn() -> None:
         return SUCCESS
 
     object.__setattr__(around.shared.stack, "call", around.scheduler.wrap(slow))
-    around.scheduler._monotonic = around.steps.monotonic = lambda: clock
+    around.scheduler.monotonic = around.steps.monotonic = lambda: clock
     partition = around.partition()
     other = asyncio.create_task(ticking())
     partition.receive(records(*range(100)))
@@ -219,7 +219,7 @@ class Blocking:
         self.blocked_s = 0.0
         clock = around.runtime.monotonic
         around.runtime.monotonic = lambda: clock() + self.blocked_s  # type: ignore[method-assign]
-        around.steps.monotonic = around.scheduler._monotonic = around.runtime.monotonic
+        around.steps.monotonic = around.scheduler.monotonic = around.runtime.monotonic
         timeout = Timeout(1.0, around.runtime, around.storms)
         invoke = Invoke(HandlerMethods(self), lambda: False)
         layers = [around.scheduler, timeout]

@@ -37,8 +37,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a permit is not given back when the handler ends": (
         "middleware.scheduler",
-        "        self.free += 1\n        if not self._looking and",
-        "        if not self._looking and",
+        "        self.free += 1\n        self.look_soon()\n        if self.note",
+        "        self.look_soon()\n        if self.note",
     ),
     "an interrupted wait stays in the heap": (
         "middleware.scheduler",
@@ -67,12 +67,12 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a permit that comes back while others wait wakes nobody": (
         "middleware.scheduler",
-        "        self.free += 1\n        if not self._looking and",
-        "        self.free += 1\n        if False and",
+        "        self.free += 1\n        self.look_soon()\n        if self.note",
+        "        self.free += 1\n        if self.note",
     ),
     "the meter is not told of an end": (
         "middleware.scheduler",
-        "            self._meter_end(run.place, now)",
+        "            self.meter_end(run.place, now)",
         "            pass",
     ),
     "a key that is refused waits for ever": (
@@ -128,7 +128,7 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a lane does not wake the next one": (
         "middleware.scheduler",
-        "                if self.free and not self.woken and self._heap.waiting:\n"
+        "                if self.free and not self.woken and self.heap.waiting:\n"
         "                    self.wake()\n",
         "",
     ),
@@ -151,6 +151,21 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
         "middleware.straight",
         "        if run.task.cancelling():\n            try",
         "        if False:\n            try",
+    ),
+    "a permit is not given back when the handler has gone straight": (
+        "middleware.straight",
+        "            scheduler.free += 1  #",
+        "            #",
+    ),
+    "a run that was not charged when it went straight": (
+        "middleware.straight",
+        "            charge(place, used_s, now)\n",
+        "",
+    ),
+    "the meter is not told of an end when it went straight": (
+        "middleware.straight",
+        "                meter_end(place, now)",
+        "                pass",
     ),
     "what a shutdown has cut short is an ordinary failure": (
         "middleware.straight",

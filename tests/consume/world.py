@@ -497,12 +497,12 @@ class World:
         """In a quiet moment nothing is left undone that could be done: no wake-up was missed."""
         for member in self.members:
             scheduler = member.consumer._stack.scheduler
-            scheduler._heap.check_valid()
+            scheduler.heap.check_valid()
             shared = member.consumer._assignment._shared
             handlers = sum(a.context._run.partition._shared is shared for a in self.inside)
-            if not handlers == scheduler.in_use == scheduler._heap.dispatched:
+            if not handlers == scheduler.in_use == scheduler.heap.dispatched:
                 self.faults.append(
-                    f"{scheduler.in_use} permits in use, {scheduler._heap.dispatched} charged, "
+                    f"{scheduler.in_use} permits in use, {scheduler.heap.dispatched} charged, "
                     f"{handlers} handlers run"
                 )
             if scheduler.has_more:
@@ -576,7 +576,7 @@ class World:
     def _check_leftovers(self) -> None:
         for member in self.everyone:
             scheduler = member.consumer._stack.scheduler
-            heap = scheduler._heap
+            heap = scheduler.heap
             if scheduler.in_use or heap.waiting or heap.dispatched:
                 self.faults.append(f"{scheduler.in_use} permits in use, {heap!r}")
             if member.consumer._lanes._tasks:

@@ -166,7 +166,7 @@ async def test_a_fresh_run_is_taken_with_its_permit() -> None:
     assert (first.permit, scheduler.in_use) == (False, 0)
     assert scheduler.take() is second
     scheduler.give_back(second)
-    assert (scheduler.in_use, scheduler.waiting, scheduler._heap.dispatched) == (0, 0, 0)
+    assert (scheduler.in_use, scheduler.waiting, scheduler.heap.dispatched) == (0, 0, 0)
 
 
 async def test_what_waits_without_a_lane_can_be_withdrawn() -> None:
@@ -228,7 +228,7 @@ async def test_a_run_is_charged_to_its_key_before_the_key_can_come_again() -> No
     scheduler = alone(1)
     await run_for(scheduler, fakes.make_run(0, key="busy"), 5.0)
     now = asyncio.get_running_loop().time()
-    assert scheduler._heap.virtual_time((1, "busy"), now) == pytest.approx(5.0)
+    assert scheduler.heap.virtual_time((1, "busy"), now) == pytest.approx(5.0)
     late, busy = fresh(2, "other"), fresh(1, "busy")
     scheduler.enqueue(busy, now)
     scheduler.enqueue(late, now)
