@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 class KafkaRecord:
     """The shape of ``prosody.broker.protocol.Record``.
 
-    aiokafka's own has eleven fields and is a dataclass; this one is made in a third of the time, once for
-    every message, and each attribute is read in half of it.
+    aiokafka's own has eleven fields and is a dataclass; this one is made in half of the time, once for
+    every message.
     """
 
     __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
