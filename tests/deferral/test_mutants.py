@@ -117,8 +117,8 @@ MUTANTS: dict[str, Edit] = {
     ),
     "the gate counts successes of retries": (
         "middleware.defer",
-        "                    if counts and run.attempt == 1:",
-        "                    if counts:",
+        "        if run.attempt == 1 and self.counts:",
+        "        if self.counts:",
     ),
     "the gate counts what was deferred": (
         "middleware.defer",
@@ -127,10 +127,10 @@ MUTANTS: dict[str, Edit] = {
     ),
     "the gate counts refusals": (
         "middleware.defer",
-        "        if self._enabled and not refused:\n            self._count(run, outcome.kind)\n"
+        "        if self.counts and not refused:\n            self._count(run, outcome.kind)\n"
         "        if outcome.kind is Kind.TRANSIENT:\n            if not",
-        "        if refused:\n            self._gate.window.record(True, self._clock.latest)\n"
-        "        elif self._enabled:\n            self._count(run, outcome.kind)\n"
+        "        if refused:\n            self.gate.window.record(True, self._clock.latest)\n"
+        "        elif self.counts:\n            self._count(run, outcome.kind)\n"
         "        if outcome.kind is Kind.TRANSIENT:\n            if not",
     ),
     "a refusal is stored as a failure": (
