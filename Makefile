@@ -97,7 +97,7 @@ bench: $(VENV)/.dev
 # Fails when the whole path or the core is below a floor in three runs of three, by ratios within a run.
 bench-floors: $(VENV)/.dev
 	$(PY) -m benchmarks.tracking.path
-	$(PY) -m benchmarks.tracking
+	$(PY) -m benchmarks.tracking --seconds 0.05
 
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev

@@ -26,7 +26,7 @@ from benchmarks.compare.runs import Runner
 from benchmarks.compare.works import chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.compare.outcome import Outcome
     from benchmarks.compare.works import Case
@@ -37,8 +37,13 @@ PART = ROOT / ".cache" / "peers-part"
 NAME = "peers"
 
 
-async def measure(runner: Runner, cases: Sequence[Case], rounds: int) -> None:
-    """Round after round, each case for each entrant in turn."""
+async def measure(
+    runner: Runner, cases: Sequence[Case], rounds: int, after_round: Callable[[int], None]
+) -> None:
+    """Round after round, each case for each entrant in turn.
+
+    :param after_round: told how many rounds there are.
+    """
     await runner.warm_up()
     began_at = time.monotonic()
     for number in range(rounds):
@@ -48,6 +53,7 @@ async def measure(runner: Runner, cases: Sequence[Case], rounds: int) -> None:
                 if outcome is not None:
                     elapsed_s = time.monotonic() - began_at
                     print(f"{elapsed_s:6.0f} s  {_line(outcome)}", file=sys.stderr, flush=True)
+        after_round(number + 1)
 
 
 def _line(outcome: Outcome) -> str:
@@ -63,12 +69,12 @@ def _line(outcome: Outcome) -> str:
     return " ".join(parts)
 
 
-def about(arguments: argparse.Namespace) -> dict[str, str]:
+def about(arguments: argparse.Namespace, rounds: int) -> dict[str, str]:
     """Where and how it was measured."""
     return {
         "made": datetime.now(UTC).date().isoformat(),
         "command": "make bench-compare-peers" + (" ARGS=--quick" if arguments.quick else ""),
-        "rounds": str(arguments.rounds),
+        "rounds": str(rounds),
         "Python": platform.python_version(),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
         "shared with the servers",
@@ -108,11 +114,16 @@ def main() -> int:
         print(f"missing: {name}: {reason}", file=sys.stderr)
     cases = chosen(arguments.rows, quick=arguments.quick)
     runner = Runner(environments, arguments.kafka, arguments.cassandra)
+
+    def after_round(rounds: int) -> None:
+        # Each time: what a long run has shown is not lost when it ends early.
+        write(arguments, rounds, cases, runner.outcomes, environments.missing)
+
     try:
-        asyncio.run(measure(runner, cases, arguments.rounds))
+        asyncio.run(measure(runner, cases, arguments.rounds, after_round))
     finally:
         runner.clean()
-    write(arguments, cases, runner.outcomes, environments.missing)
+    print((arguments.out / f"{NAME}.md").read_text(encoding="utf-8"))
     lines = report.wrong(runner.outcomes)
     # A smoke run is too short for a bar, and some rows lack what others need.
     shortfalls = report.missed(bars(), runner.outcomes) if whole else []
@@ -122,6 +133,7 @@ def main() -> int:
 
 def write(
     arguments: argparse.Namespace,
+    rounds: int,
     cases: Sequence[Case],
     outcomes: Sequence[Outcome],
     missing: dict[str, str],
@@ -129,14 +141,13 @@ def write(
     """The page, the figures and the picture."""
     from benchmarks.compare.pictures import draw
 
-    facts = about(arguments)
+    facts = about(arguments, rounds)
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = report.page(facts, cases, bars(), outcomes, missing, f"{NAME}.svg")
     (arguments.out / f"{NAME}.md").write_text(text, encoding="utf-8")
     figures = report.as_json(facts, bars(), outcomes, missing)
     (arguments.out / f"{NAME}.json").write_text(figures, encoding="utf-8")
     draw(outcomes, arguments.out / f"{NAME}.svg")
-    print(text)
 
 
 if __name__ == "__main__":

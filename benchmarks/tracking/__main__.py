@@ -19,7 +19,7 @@ from benchmarks.tracking.runner import ROOT, BenchmarkError, about, bench_files,
 from benchmarks.tracking.verdict import TRIES, faults, tried
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from benchmarks.tracking.results import Document
 
@@ -30,11 +30,7 @@ PICTURE = PAGE.with_suffix(".svg")
 SECONDS_EACH = 0.2
 
 
-def measure(what: Iterable[str]) -> Document:
-    return run(what, SECONDS_EACH)
-
-
-def store() -> list[str]:
+def store(measure: Callable[[Iterable[str]], Document]) -> list[str]:
     """Measure everything as often as a comparison may try, keep it, and say which bars it misses."""
     measured = Measured()
     for _ in range(TRIES):
@@ -46,7 +42,7 @@ def store() -> list[str]:
     return faults([], BARS, made.seconds)[0]
 
 
-def check(stored: Run) -> list[str]:
+def check(measure: Callable[[Iterable[str]], Document], stored: Run) -> list[str]:
     """Measure, compare with ``stored``, print both tables, keep the run, and say what fails."""
     measured, rows, words = tried(measure, bench_files(), stored.seconds, BARS)
     made = Run(about(measured.last, "make bench-compare"), measured.seconds)
@@ -75,12 +71,25 @@ def main() -> int:
     options.add_argument(
         "--store", action="store_true", help="store a new run instead of comparing"
     )
+    options.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS_EACH,
+        help="for each benchmark (default: %(default)s)",
+    )
     asked = options.parse_args()
     if not asked.store and not STORED.exists():
         print(f"{STORED.name}: no stored run; make one with ARGS=--store", file=sys.stderr)
         return 2
+
+    def measure(what: Iterable[str]) -> Document:
+        return run(what, asked.seconds)
+
     try:
-        words = store() if asked.store else check(Run.from_json(STORED.read_text(encoding="utf-8")))
+        if asked.store:
+            words = store(measure)
+        else:
+            words = check(measure, Run.from_json(STORED.read_text(encoding="utf-8")))
     except BenchmarkError as failed:
         print(failed, file=sys.stderr)
         return 2
