@@ -86,18 +86,22 @@ async def test_with_nearly_all_keys_failing_the_gate_closes_and_opens_again(
     await put_rounds(services, 0, 1, keys)
     await log.until("prosody.deferral", "deferral stops")
     await handler.until(lambda h: sum(h.failures(key) for key in bad) >= 1500, PATIENCE_S)
-    stays_closed = not log.lines("prosody.deferral", "deferral goes on")
+    # Its first attempts may be those of one partition: 19 of 20 have failed and it closes, 25 of 28 have
+    # and it opens for a moment. With those of all it is closed.
+    opened = len(log.lines("prosody.deferral", "deferral goes on"))
+    is_closed = len(log.lines("prosody.deferral", "deferral stops")) == opened + 1
     blocked = await services.lag()
     failing.keys.clear()
     recovered = services.runtime.wall()
-    await log.until("prosody.deferral", "deferral goes on")
+    await log.until("prosody.deferral", "deferral goes on", count=opened + 1)
     report("gate open again after (s)", round(services.runtime.wall() - recovered, 2))
     await put_rounds(services, 1, 2, keys)
     await handler.until(lambda h: h.done["message"] >= 3 * len(keys), PATIENCE_S)
     report("everything done after (s)", round(services.runtime.wall() - recovered, 2))
     exactly_once_in_order(handler, keys, 3)
     await services.nothing_left()
-    assert stays_closed, log.lines("prosody.deferral", "deferral goes on")
+    assert is_closed, log.lines("prosody.deferral", "deferral ")
+    assert opened <= 2, "it is not open and closed all the time"
     assert blocked > 0, "nothing was held back"
     # It is really open: one key that fails holds nothing up.
     one = min(bad)

@@ -61,10 +61,10 @@ class Log(logging.Handler):
         """Every line at ``WARNING`` and above."""
         return self.lines(level=logging.WARNING)
 
-    async def until(self, *parts: str) -> None:
-        """Wait for a line."""
+    async def until(self, *parts: str, count: int = 1) -> None:
+        """Wait for a line, or for as many."""
         async with asyncio.timeout(DEADLINE_S):
-            while not self.lines(*parts):
+            while len(self.lines(*parts)) < count:
                 self._changed.clear()
                 await self._changed.wait()
 
