@@ -50,7 +50,7 @@ class Bar:
 
     def ratios(self, outcomes: Sequence[Outcome]) -> list[float]:
         """Of each round that has both figures."""
-        mine = self._by_round(outcomes, self.case, self.ours)
+        mine = self._by_round(outcomes, self.case, self.ours.name)
         others = self._others(outcomes)
         return [mine[number] / others[number] for number in sorted(mine) if number in others]
 
@@ -59,7 +59,7 @@ class Bar:
         each round would be whoever was lucky."""
         case = self.other_case or self.case
         if self.against is not None:
-            return self._by_round(outcomes, case, self.against)
+            return self._by_round(outcomes, case, self.against.name)
         rivals = dict.fromkeys(
             o.entrant.name
             for o in outcomes
@@ -69,10 +69,8 @@ class Bar:
         choose = min if self.less else max
         return choose(figures, key=lambda found: statistics.median(found.values()), default={})
 
-    def _by_round(
-        self, outcomes: Sequence[Outcome], case: str, entrant: Entrant | str
-    ) -> dict[int, float]:
-        name = entrant if isinstance(entrant, str) else entrant.name
+    def _by_round(self, outcomes: Sequence[Outcome], case: str, name: str) -> dict[int, float]:
+        """An entrant's figure in a case, by round."""
         return {
             o.round: value
             for o in outcomes

@@ -55,7 +55,7 @@ def _compiled() -> _Half:
     from prosody._core.vtime_heap_c import VirtualTimeHeap
 
     return _Half(
-        "cython",         None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
+        "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
         event_lines, frame_records, keep_records, key_partitions,
     )  # fmt: skip
 
@@ -69,7 +69,7 @@ def _pure(reason: str) -> _Half:
     from prosody._core.vtime_heap_py import VirtualTimeHeap
 
     return _Half(
-        "python",         reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
+        "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
         event_lines, frame_records, keep_records, key_partitions,
     )  # fmt: skip
 

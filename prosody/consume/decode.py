@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from prosody.model.message import ExciseMessage, Message, MessageFields, utc_from_ms
+from prosody.model.message import ExciseMessage, MessageFields, freeze, utc_from_ms
 
 if TYPE_CHECKING:
     from prosody.broker.protocol import Headers, Record
+    from prosody.model.message import Message
     from prosody.runtime import Runtime
 
 # msgspec, because it is fast, refuses what is not JSON (NaN, lone surrogates) and keeps whole numbers
@@ -59,11 +60,9 @@ def decode_message(record: Record, key: str, runtime: Runtime) -> Message:
     timestamp_ms = record.timestamp
     if timestamp_ms < 0:
         timestamp_ms = int(runtime.wall() * 1000)
-    fields = MessageFields(
-        record.topic, record.partition, record.offset, timestamp_ms, key, payload
+    return freeze(
+        MessageFields(record.topic, record.partition, record.offset, timestamp_ms, key, payload)
     )
-    fields.__class__ = Message  # as ``freeze`` does, which would be one call more for every message
-    return fields  # type: ignore[return-value]  # it is one now
 
 
 def decode_excise(record: Record, key: str, runtime: Runtime) -> ExciseMessage:

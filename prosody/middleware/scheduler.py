@@ -66,7 +66,6 @@ class Scheduler:
         self._pop = self.heap.pop
         self._charge = self.heap.complete
         self.monotonic = runtime.monotonic
-        self._meter = meter
         self.meter_begin: Callable[[Hashable, float], None] | None = None
         """To be told of a run just before its handler is called; None when nobody wants to know."""
         self.meter_end: Callable[[Hashable, float], None] | None = None

@@ -581,8 +581,9 @@ class World:
                 self.faults.append(f"{scheduler.in_use} permits in use, {heap!r}")
             if member.consumer._lanes._tasks:
                 self.faults.append("lanes are left")
-            if scheduler._meter is not None:
-                self._check_meter(scheduler._meter)
+            monopolization = member.consumer._stack.monopolization
+            if monopolization is not None:
+                self._check_meter(monopolization.meter)
             timeout = member.consumer._stack.timeout
             if timeout._handling or timeout._cancelled or timeout._timer:
                 self.faults.append("a deadline is still watched")
