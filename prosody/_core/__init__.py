@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FALLBACK_REASON",
     "IMPLEMENTATION",
+    "FetchedRecord",
     "KeyQueue",
     "OffsetTracker",
     "OutcomeWindow",
@@ -40,6 +41,7 @@ class _Half(NamedTuple):
     virtual_time_heap: type[protocols_qos.VirtualTimeHeap]
     time_window: type[protocols_qos.TimeWindow]
     outcome_window: type[protocols_qos.OutcomeWindow]
+    fetched_record: type[protocols_events.FetchedRecord]
     event_lines: protocols_events.EventLines
     frame_records: protocols_events.FrameRecords
     keep_records: protocols_events.KeepRecords
@@ -48,6 +50,7 @@ class _Half(NamedTuple):
 
 def _compiled() -> _Half:
     from prosody._core.event_lines_c import event_lines
+    from prosody._core.fetched_record_c import FetchedRecord
     from prosody._core.key_queue_c import KeyQueue
     from prosody._core.many_records_c import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_c import OffsetTracker
@@ -56,12 +59,13 @@ def _compiled() -> _Half:
 
     return _Half(
         "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
-        event_lines, frame_records, keep_records, key_partitions,
+        FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
     )  # fmt: skip
 
 
 def _pure(reason: str) -> _Half:
     from prosody._core.event_lines_py import event_lines
+    from prosody._core.fetched_record_py import FetchedRecord
     from prosody._core.key_queue_py import KeyQueue
     from prosody._core.many_records_py import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_py import OffsetTracker
@@ -70,7 +74,7 @@ def _pure(reason: str) -> _Half:
 
     return _Half(
         "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
-        event_lines, frame_records, keep_records, key_partitions,
+        FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
     )  # fmt: skip
 
 
@@ -95,6 +99,7 @@ OffsetTracker = _half.offset_tracker
 VirtualTimeHeap = _half.virtual_time_heap
 TimeWindow = _half.time_window
 OutcomeWindow = _half.outcome_window
+FetchedRecord = _half.fetched_record
 event_lines = _half.event_lines
 frame_records = _half.frame_records
 keep_records = _half.keep_records

@@ -3,7 +3,8 @@
 
 The two lines of a pair are written straight into their bytes, all pieces that a text can lend as UTF-8.
 Whatever is not as usual (a number of more than 64 bits, a text with half a pair of surrogates, a time
-that is none) goes the way of the twin.
+that is none) goes the way of the twin. A key of which JSON escapes nothing is written as it is, which is
+quicker than to look up what was remembered of it.
 """
 
 cimport cython
@@ -62,6 +63,17 @@ cdef inline bint lend(object text, Text* to):
 cdef inline char* put(char* to, const char* what, Py_ssize_t size) noexcept:
     memcpy(to, what, size)
     return to + size
+
+
+cdef inline bint is_plain(Text* text) noexcept:
+    """Whether JSON, not confined to ASCII, holds the text as it is."""
+    cdef Py_ssize_t n
+    cdef unsigned char byte
+    for n in range(text.size):
+        byte = <unsigned char>text.at[n]
+        if byte < 0x20 or byte == c'"' or byte == c"\\":
+            return False
+    return True
 
 
 cdef inline Py_ssize_t decimal(long long number, char* end) noexcept:
@@ -176,6 +188,7 @@ cdef class _Lines:
     ) except -1:
         """The two lines of an attempt that ended well."""
         cdef Text place, field, fields
+        cdef bint plain
         cdef PyObject* found
         cdef double began_ms, ended_ms
         cdef long long whole
@@ -187,18 +200,22 @@ cdef class _Lines:
         place_text = self.place(tp)
         if place_text is None:
             return 0
-        found = PyDict_GetItemWithError(self.known_keys, key)
-        known = self.parts.key(key) if found == NULL else <object>found
-        field_text, key_bytes = <tuple?>known
+        plain = lend(key, &field) and is_plain(&field)
+        if plain:
+            key_bytes = PyBytes_FromStringAndSize(field.at, field.size)
+        else:
+            found = PyDict_GetItemWithError(self.known_keys, key)
+            known = self.parts.key(key) if found == NULL else <object>found
+            field_text, key_bytes = <tuple?>known
         if not (
             self.lent
             and PyLong_CheckExact(number)
             and PyFloat_CheckExact(at)
             and lend(place_text, &place)
-            and lend(field_text, &field)
+            and (plain or lend(field_text, &field))
             and lend(head, &fields)
         ):
-            return self.plainly(head, at, number, more, place_text, field_text, key_bytes)
+            return self.as_twin(head, at, number, more, place_text, key)
         whole = PyLong_AsLongLongAndOverflow(number, &overflow)
         began_ms = PyFloat_AS_DOUBLE(at) * 1000.0 + self.offset_ms
         ended_ms = PyFloat_AS_DOUBLE(more) * 1000.0 + self.offset_ms
@@ -209,10 +226,12 @@ cdef class _Lines:
             or second_of(self.parts, <long long>began_ms, &self.began)
             or second_of(self.parts, <long long>ended_ms, &self.ended)
         ):
-            return self.plainly(head, at, number, more, place_text, field_text, key_bytes)
+            return self.as_twin(head, at, number, more, place_text, key)
         digits = decimal(whole, number_text + DIGITS)
         # Behind the time: ","offset": and all the rest.
         size = 11 + digits + place.size + field.size + self.consumer.size + fields.size + 1
+        if plain:
+            size += 9
         first = PyBytes_FromStringAndSize(
             NULL, self.dispatched.size + self.began.size + 5 + size
         )
@@ -222,7 +241,12 @@ cdef class _Lines:
         to = put(to, b'","offset":', 11)
         to = put(to, number_text + DIGITS - digits, digits)
         to = put(to, place.at, place.size)
+        if plain:
+            to = put(to, b',"key":"', 8)
         to = put(to, field.at, field.size)
+        if plain:
+            to[0] = c'"'
+            to += 1
         to = put(to, self.consumer.at, self.consumer.size)
         to = put(to, fields.at, fields.size)
         to[0] = c"}"
@@ -238,11 +262,12 @@ cdef class _Lines:
         self.lines.append(second)
         return 0
 
-    cdef int plainly(
-        self, object head, object at, object number, object more,
-        object place, object field, object key_bytes,
+    cdef int as_twin(
+        self, object head, object at, object number, object more, object place, object key
     ) except -1:
         """The same, as the twin does it."""
+        known = self.known_keys.get(key)
+        field, key_bytes = self.parts.key(key) if known is None else known
         rest = f'","offset":{number}{place}{field}{self.parts.consumer}{head}}}'
         began = self.parts.time(int(at * 1000.0 + self.offset_ms))
         ended = self.parts.time(int(more * 1000.0 + self.offset_ms))

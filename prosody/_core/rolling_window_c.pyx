@@ -7,12 +7,13 @@ How time is cut into buckets and ticks is told in ``window_clock_py.py``.
 cimport cython
 from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY, fabs, floor, isfinite, nextafter
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
-from heapq import heapify, heappop, heappush
 from math import inf
 
 from prosody._core import constants
@@ -93,10 +94,12 @@ cdef class _Clock:
 cdef class _Key:
     """What is remembered of one key: time used by bucket, and the run in progress.
 
-    The members are explained in ``window_keys_py.py``. A forgotten key has no buckets.
+    The members are explained in ``window_keys_py.py``. A forgotten key has no buckets. ``key`` is what it
+    is filed under, borrowed from the dictionary: so there is nothing in here for the garbage collector,
+    which would have to go through all keys otherwise.
     """
 
-    cdef object key
+    cdef PyObject* key
     cdef uint32_t* buckets
     cdef int64_t total
     cdef int64_t oldest
@@ -116,6 +119,18 @@ cdef class _Key:
         PyMem_Free(self.buckets)
 
 
+cdef struct Listed:
+    # An entry of the heap: what the key had when it was put there. It holds a reference.
+    int64_t total
+    int64_t number
+    int64_t serial
+    PyObject* state
+
+
+cdef enum:
+    LEAST_ROOM = 64  # entries
+
+
 @cython.final
 cdef class TimeWindow(_Clock):
     """Time used per key over a sliding window; see ``protocols_qos.TimeWindow``.
@@ -131,7 +146,9 @@ cdef class TimeWindow(_Clock):
     cdef int64_t _serial
     cdef dict _keys
     cdef list _wheel
-    cdef list _heap
+    cdef Listed* _heap
+    cdef Py_ssize_t _heap_size
+    cdef Py_ssize_t _heap_room
     cdef list _recent
     cdef uint32_t* _copy
     # The key object that was looked up last and found, and what it is filed under: the calls for a run
@@ -154,10 +171,14 @@ cdef class TimeWindow(_Clock):
         self._wheel = [set() for _ in range(RING)]
         # Of the keys that could be evicted: the time used and the number each had when it was put
         # there, or a later, lower time. So the least entry that is true is the least of all.
-        self._heap = []
+        self._give_room(LEAST_ROOM)
         self._recent = []
 
     def __dealloc__(self):
+        cdef Py_ssize_t place
+        for place in range(self._heap_size):
+            Py_DECREF(<object>self._heap[place].state)
+        PyMem_Free(self._heap)
         PyMem_Free(self._copy)
 
     def __reduce__(self):
@@ -195,7 +216,7 @@ cdef class TimeWindow(_Clock):
         gone = self._move(seconds)
         if found is None or (<_Key>found).buckets == NULL:
             state = _Key.__new__(_Key)
-            state.key = key
+            state.key = <PyObject*>key
             self._keys[key] = state
             self._last_key, self._last = key, state
         else:
@@ -328,14 +349,20 @@ cdef class TimeWindow(_Clock):
         :raises AssertionError: when one does not hold.
         """
         cdef _Key state
+        cdef Listed entry
         cdef Py_ssize_t running = 0, used = 0, wheel = 0
         cdef int64_t total, bucket, place
-        listed = {entry[2]: entry for entry in self._heap}
+        listed = {}
+        for place in range(self._heap_size):
+            entry = self._heap[place]
+            listed[entry.serial] = entry.total, entry.number, entry.serial, <object>entry.state
+            if place:
+                _require(not _before(&entry, &self._heap[(place - 1) >> 1]), "no heap")
         _require(0 <= self._tick < BUCKET_TICKS, "a tick out of range")
-        _require(len(listed) == len(self._heap), "two entries have one serial")
+        _require(len(listed) == self._heap_size <= self._heap_room, "two entries have one serial")
         for key, found in self._keys.items():
             state = <_Key>found
-            _require(state.key is key, "a key is filed under another")
+            _require(state.key == <PyObject*>key, "a key is filed under another")
             _require(state.buckets != NULL, "a forgotten key is remembered")
             _require(state.running or state.total > 0, "an unused key is remembered")
             total = 0
@@ -359,10 +386,10 @@ cdef class TimeWindow(_Clock):
                 _require(0 < state.number <= self._ends, "a number out of range")
             if state.serial:
                 _require(state.serial in listed, "an entry is lost")
-                entry = listed[state.serial]
-                _require(entry[3] is state, "an entry is another's")
-                _require(entry[:2] <= (state.total, state.number), "an entry is too high")
-                _require(entry[0] == state.listed, "an entry's time is another")
+                found = listed[state.serial]
+                _require(found[3] is state, "an entry is another's")
+                _require(found[:2] <= (state.total, state.number), "an entry is too high")
+                _require(found[0] == state.listed, "an entry's time is another")
             elif not state.running:
                 _require(self._is_recent(state), "a key cannot be evicted")
         _require(running == self._running, "running does not add up")
@@ -466,35 +493,68 @@ cdef class TimeWindow(_Clock):
         self._serial += 1
         state.serial = self._serial
         state.listed = state.total
-        heappush(self._heap, (state.total, state.number, state.serial, state))
+        if self._heap_size == self._heap_room:
+            self._give_room(2 * self._heap_room)
+        self._heap_size += 1
+        Py_INCREF(state)
+        _rise(
+            self._heap,
+            self._heap_size - 1,
+            Listed(state.total, state.number, state.serial, <PyObject*>state),
+        )
         self._sweep()
+        return 0
+
+    cdef int _unlist_least(self) except -1:
+        """Take the least entry out of the heap."""
+        cdef PyObject* state = self._heap[0].state
+        self._heap_size -= 1
+        _sink(self._heap, self._heap_size, 0, self._heap[self._heap_size])
+        Py_DECREF(<object>state)
         return 0
 
     cdef int _sweep(self) except -1:
         # Entries made invalid stay until they come up, or until they are too many.
-        if len(self._heap) > 2 * len(self._keys) + RING:
-            self._heap = [entry for entry in self._heap if _is_valid(entry)]
-            heapify(self._heap)
+        cdef Py_ssize_t place, kept = 0
+        if self._heap_size <= 2 * len(self._keys) + RING:
+            return 0
+        for place in range(self._heap_size):
+            if self._heap[place].serial == (<_Key>self._heap[place].state).serial:
+                self._heap[kept] = self._heap[place]
+                kept += 1
+            else:
+                Py_DECREF(<object>self._heap[place].state)
+        self._heap_size = kept
+        for place in range(kept // 2 - 1, -1, -1):
+            _sink(self._heap, kept, place, self._heap[place])
+        self._give_room(max(2 * kept, LEAST_ROOM))
+        return 0
+
+    cdef int _give_room(self, Py_ssize_t room) except -1:
+        """Room for so many entries in the heap."""
+        found = <Listed*>PyMem_Realloc(self._heap, room * sizeof(Listed))
+        if found == NULL:
+            raise MemoryError
+        self._heap, self._heap_room = found, room
         return 0
 
     cdef int _evict(self, list gone) except -1:
         """Forget the key with the least time used of those that neither run nor ran last."""
         cdef _Key state
         cdef set states
-        cdef int64_t total, number, serial, place
+        cdef Listed least
+        cdef int64_t place
         while True:
-            total, number, serial, found = self._heap[0]
-            state = <_Key>found
-            if serial != state.serial:
-                heappop(self._heap)
-            elif state.running or self._is_recent(state):
-                heappop(self._heap)
+            least = self._heap[0]
+            state = <_Key>least.state
+            self._unlist_least()
+            if least.serial != state.serial:
+                continue
+            if state.running or self._is_recent(state):
                 state.serial = 0
-            elif total != state.total or number != state.number:
-                heappop(self._heap)
+            elif least.total != state.total or least.number != state.number:
                 self._list(state)
             else:
-                heappop(self._heap)
                 place = _place(state.oldest)
                 states = <set>self._wheel[place]
                 states.discard(state)
@@ -513,14 +573,15 @@ cdef class TimeWindow(_Clock):
         return <_Key>found
 
     cdef int _forget(self, _Key state, list gone) except -1:
-        gone.append(state.key)
+        key = <object>state.key
+        gone.append(key)
         if state is self._last:
             gone.append(self._last_key)
             self._last_key = self._last = None
-        del self._keys[state.key]
+        del self._keys[key]
         # What still refers to it, until its turn comes, keeps neither key nor buckets alive.
         state.serial = 0
-        state.key = None
+        state.key = NULL
         PyMem_Free(state.buckets)
         state.buckets = NULL
         return 0
@@ -639,8 +700,38 @@ cdef inline int64_t _place(int64_t bucket) noexcept:
     return place + RING if place < 0 else place
 
 
-cdef bint _is_valid(tuple entry) except -1:
-    return entry[2] == (<_Key>entry[3]).serial
+cdef inline bint _before(const Listed* entry, const Listed* other) noexcept:
+    if entry.total != other.total:
+        return entry.total < other.total
+    if entry.number != other.number:
+        return entry.number < other.number
+    return entry.serial < other.serial
+
+
+cdef void _rise(Listed* heap, Py_ssize_t place, Listed entry) noexcept:
+    """Put ``entry``, which belongs at ``place`` or nearer to the top, where it belongs."""
+    cdef Py_ssize_t above
+    while place > 0:
+        above = (place - 1) >> 1
+        if not _before(&entry, &heap[above]):
+            break
+        heap[place] = heap[above]
+        place = above
+    heap[place] = entry
+
+
+cdef void _sink(Listed* heap, Py_ssize_t size, Py_ssize_t place, Listed entry) noexcept:
+    """Put ``entry``, which belongs at ``place`` or below, where it belongs among ``size``."""
+    cdef Py_ssize_t under = 2 * place + 1
+    while under < size:
+        if under + 1 < size and _before(&heap[under + 1], &heap[under]):
+            under += 1
+        if not _before(&heap[under], &entry):
+            break
+        heap[place] = heap[under]
+        place = under
+        under = 2 * place + 1
+    heap[place] = entry
 
 
 def _two(name, first, second, arguments, named):

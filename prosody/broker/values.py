@@ -47,7 +47,7 @@ class Start(NamedTuple):
 
 
 class Record(Protocol):
-    """A record as polled. aiokafka's own record class has this shape, so it is not copied."""
+    """A record as polled; ``FetchedRecord`` of the core, or the embedded broker's own."""
 
     @property
     def topic(self) -> str: ...

@@ -20,12 +20,13 @@ STRUCTURES = {
 }
 """The module of each class, without the half."""
 FUNCTIONS = {
+    "FetchedRecord": "fetched_record",
     "event_lines": "event_lines",
     "frame_records": "many_records",
     "keep_records": "many_records",
     "key_partitions": "many_records",
 }
-"""The module of each function, without the half."""
+"""The module of each function, without the half; and of a class that only holds values."""
 
 
 def core_class(half: str, name: str) -> Any:

@@ -88,7 +88,7 @@ def told(half: str, batches: list[list[Any]], offset_ms: float) -> list[Any]:
             found.append(event_lines(encoder, values, offset_ms))
         except Exception as error:
             found.append((type(error), str(error)))
-    found.append((encoder.keys, encoder.places))
+    found.append(encoder.places)
     return found
 
 

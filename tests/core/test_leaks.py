@@ -11,6 +11,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,7 +136,24 @@ def many_records(module: Any) -> Callable[[int], None]:
     return operate
 
 
+def fetched_record(module: Any) -> Callable[[int], None]:
+    place = TopicPartition("t", 3)
+
+    def operate(i: int) -> None:
+        fetched = SimpleNamespace(
+            offset=i, timestamp=i, key=b"%d" % i, value=b"x" * (i % 900), headers=[("h", b"%d" % i)]
+        )
+        record = module.FetchedRecord(place, fetched)
+        repr(record)
+        fetched.key = 5
+        with contextlib.suppress(TypeError):
+            module.FetchedRecord(place, fetched)
+
+    return operate
+
+
 STRUCTURES = {
+    fetched_record: "fetched_record",
     event_lines: "event_lines",
     many_records: "many_records",
     key_queue: "key_queue",

@@ -14,7 +14,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
-from prosody.broker.kafka.record import KafkaRecord
+from prosody._core import FetchedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -60,7 +60,7 @@ class Buffers:
         records: list[Record] = []
         error: Exception | None = None
         unpacked = buffered._partition_records
-        unpacked._consumer_record = KafkaRecord
+        unpacked._consumer_record = FetchedRecord
         try:
             # Its own iterator, because ``__next__`` would be one call more for every record.
             records.extend(islice(unpacked._records_iterator or (), records_max))

@@ -18,8 +18,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from prosody.broker.kafka import internals, lifetimes
-from prosody.broker.kafka.record import KafkaRecord
 from prosody.broker.protocol import TopicPartition
+from tests.core.halves import HALVES, core_function
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -270,7 +270,8 @@ async def test_partitions_are_asked_for_only_when_they_are_not_known(consumer: A
     assert asked == 2
 
 
-def test_records_are_made_here() -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_records_are_made_here(half: str) -> None:
     """``Buffers`` replaces what aiokafka makes of an unpacked record, and reads its iterator."""
     batch = DefaultRecordBatchBuilder(
         magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1,
@@ -280,8 +281,8 @@ def test_records_are_made_here() -> None:
     unpacked = PartitionRecords(
         LowerPartition("t", 3), MemoryRecords(bytes(batch.build())), [], 0, None, None, True, 0
     )
-    unpacked._consumer_record = KafkaRecord
+    unpacked._consumer_record = core_function(half, "FetchedRecord")
     (record,) = unpacked._records_iterator
-    found = [getattr(record, name) for name in KafkaRecord.__slots__]
-    assert found == [(("name", b"value"),), b"k", 0, 3, 7, "t", b"v"]
+    assert (record.topic, record.partition, record.offset, record.timestamp) == ("t", 3, 0, 7)
+    assert (record.key, record.value, record.headers) == (b"k", b"v", (("name", b"value"),))
     assert unpacked.next_fetch_offset == 1
