@@ -28,7 +28,7 @@ help:
 	@echo "make test           all tests, both halves of the core, real services included"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          the benchmarks"
-	@echo "make bench-floors   the whole path against its floors, as ratios to a bare loop; part of CI"
+	@echo "make bench-floors   path and core against their floors, as ratios within the run; part of CI"
 	@echo "make bench-compare  those of the core against the stored run, by ratios; ARGS=--store makes a new one"
 	@echo "make bench-compare-peers  beside other packages, each in an environment of its own, on real services"
 	@echo "make services       start Kafka and Cassandra and print the variables that point tests at them"
@@ -96,7 +96,7 @@ bench: $(VENV)/.dev
 
 # Fails when the whole path is below a floor in three runs of three, by ratios within a run.
 bench-floors: $(VENV)/.dev
-	$(PY) -m benchmarks.tracking.path
+	$(PY) -m benchmarks.tracking.floors
 
 # Fails when a ratio of the two halves fell; makes docs/benchmarks from the stored run.
 bench-compare: $(VENV)/.dev

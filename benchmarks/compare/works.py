@@ -19,6 +19,8 @@ QUICK_LEAST = 300
 QUICK_LIVE = 3
 WAITS_S = (0.001, 0.010, 0.100)
 AT_ONCE = (32, 256, 1000)
+LEAST_UNCOMMITTED = 64
+"""The default of both packages."""
 WAITING_KEYS = 10_000
 WAITING_FOR_S = 1.2
 """A row of handlers that wait takes this long if concurrency alone limits it."""
@@ -101,21 +103,27 @@ def cases() -> list[Case]:
 def waiting(delay_s: float, at_once: int) -> Case:
     """Handlers that wait, with the same number at a time for each."""
     count = min(WAITING_MAX, int(WAITING_FOR_S * at_once / delay_s))
-    wide = {"max_concurrency": at_once, "max_uncommitted": 8192}
     return Case(
         "c",
         f"handlers wait {delay_s * 1e3:g} ms, {at_once:,} at once, {WAITING_KEYS:,} keys uniform",
         (
-            (r.prosody(r.OURS, f"{at_once:,} at once", **wide), count),
+            (waiter(r.OURS, at_once, max(at_once, LEAST_UNCOMMITTED)), count),
             (r.unordered(at_once), count),
             (
-                r.prosody(r.EVENTS, f"{at_once:,} at once", **wide),
+                waiter(r.EVENTS, at_once, r.MOST_UNCOMMITTED),
                 min(count, int(EVENTS_RATE * WAITING_FOR_S)),
             ),
             (r.workers(at_once), min(count, 6000)),
         ),
         Work(0, distinct=WAITING_KEYS),
         delay_s=delay_s,
+    )
+
+
+def waiter(rival: str, at_once: int, uncommitted: int) -> Entrant:
+    """One with so many handlers at a time."""
+    return r.prosody(
+        rival, f"{at_once:,} at once", max_concurrency=at_once, max_uncommitted=uncommitted
     )
 
 

@@ -1,7 +1,7 @@
 """The whole path on the embedded broker, for pytest-benchmark: the bare loop, and the client in two modes.
 
 Which half of the core runs is the environment's matter. What is timed is a run from joining to leaving,
-so a little more than in ``benchmarks.path``; ``benchmarks.tracking.path`` makes ratios of it.
+so a little more than in ``benchmarks.path``; ``benchmarks.tracking.floors`` makes ratios of it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,20 @@
-"""The whole path against its floors: what counts as below, and how often that is tried."""
+"""Floors of the path and of the core: what counts as below, and how often that is tried."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.tracking.path import FLOORS, Floor, below, shares
+import pytest
+
+from benchmarks.tracking import halves, path
+from benchmarks.tracking.floors import below
+from benchmarks.tracking.path import floor, shares
+from benchmarks.tracking.runner import ROOT, BenchmarkError
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Sequence
 
-    from benchmarks.tracking.path import Shares
+    from benchmarks.tracking.floors import Floor, Values
     from benchmarks.tracking.results import Document
 
 
@@ -36,12 +41,17 @@ class Runs:
         self.tries = tries
         self.asked: list[str] = []
 
-    def __call__(self, half: str) -> Shares:
-        self.asked.append(half)
-        return {(half, "pipeline"): self.tries[half].pop(0)} if self.tries[half] else {}
+    def __call__(self, floors: Sequence[Floor]) -> Values:
+        found: Values = {}
+        for each in floors:
+            half = str(each.what[0])
+            self.asked.append(half)
+            if self.tries[half]:
+                found[each.what] = self.tries[half].pop(0)
+        return found
 
 
-TWO = (Floor("cython", "pipeline", 0.2), Floor("python", "pipeline", 0.1))
+TWO = (floor("cython", "pipeline", 0.2), floor("python", "pipeline", 0.1))
 
 
 def test_one_run_of_three_at_the_floor_is_enough() -> None:
@@ -53,7 +63,7 @@ def test_one_run_of_three_at_the_floor_is_enough() -> None:
 def test_three_runs_of_three_below_it_fail() -> None:
     runs = Runs(cython=[0.3], python=[0.05, 0.09, 0.0999])
     assert below(runs, TWO) == [
-        "BELOW ITS FLOOR in 3 of 3 tries: pipeline, pure half: at least 0.1 of the bare loop"
+        "BELOW ITS FLOOR in 3 of 3 tries: pipeline, pure half, of the bare loop: at least 0.1"
     ]
 
 
@@ -62,5 +72,40 @@ def test_what_is_not_measured_is_below(capsys: pytest.CaptureFixture[str]) -> No
     assert "not measured" in capsys.readouterr().out
 
 
-def test_each_half_has_a_floor() -> None:
-    assert {floor.half for floor in FLOORS} == {"cython", "python"}
+def test_each_half_has_a_floor_of_the_path() -> None:
+    assert {each.what[0] for each in path.FLOORS} == {"cython", "python"}
+
+
+def test_only_halves_with_a_floor_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(what: list[str], seconds: float, variables: dict[str, str]) -> Document:
+        asked.append(variables["PROSODY_PURE_PYTHON"])
+        return document("python" if asked[-1] else "cython", bare=1.0, pipeline=10.0)
+
+    asked: list[str] = []
+    monkeypatch.setattr(path, "run", run)
+    assert path.measure(TWO[1:]) == {("python", "pipeline"): 0.1}
+    assert asked == ["1"]
+    assert path.measure(TWO) == {("python", "pipeline"): 0.1, ("cython", "pipeline"): 0.1}
+    assert asked == ["1", "", "1"]
+
+
+def test_each_structure_has_a_floor_of_the_core() -> None:
+    structures = {
+        file.stem.removeprefix("bench_") for file in (ROOT / "benchmarks").glob("bench_*")
+    }
+    assert {
+        test.partition(".py")[0].removeprefix("bench_") for test, _ in halves.TESTS.values()
+    } == (structures)
+
+
+def test_a_floor_of_the_core_is_measured() -> None:
+    """By its test, which both halves run; of another case there is no value."""
+    key_queue = halves.FLOORS[:1]
+    assert halves.measure(key_queue)[key_queue[0].what] > 0.0
+    assert halves.FLOORS[1].what not in halves.measure(key_queue)
+
+
+def test_a_run_that_fails_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(halves.TESTS, halves.FLOORS[0].what, ("bench_key_queue.py::no_such", 1.0))
+    with pytest.raises(BenchmarkError, match="no_such"):
+        halves.measure(halves.FLOORS[:1])
