@@ -78,6 +78,7 @@ def about(arguments: argparse.Namespace, rounds: int) -> dict[str, str]:
         "Python": platform.python_version(),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
         "shared with the servers",
+        "servers": f"Java options {os.environ.get('JDK_JAVA_OPTIONS') or 'none'}",
         "core": prosody._core.IMPLEMENTATION,
     }
 

@@ -89,7 +89,7 @@ def cases() -> list[Case]:
         Case("h", "latency from the intended send time, open loop, best settings", (
             (r.BEST, 0), (r.EVENTS_BEST, 0), (r.FASTSTREAM_BEST, 0), (r.QUIX_BEST, 0),
             (r.BARE_BEST, 0), (r.TASKS, 0), (r.CONFLUENT, 0),
-        ), scene=LIVE, seconds=6.0),
+        ), scene=LIVE, seconds=10.0),
         Case("i", "start, a member that joins and leaves, and the end; defaults, heartbeat 1 s", tuple(
             (entrant, 0) for entrant in r.REBALANCED
         ), scene=REBALANCE, rate=200.0),

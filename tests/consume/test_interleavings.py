@@ -64,3 +64,15 @@ def test_any_interleaving(mode: str, disturbances: bool) -> None:
         run_virtual(play(plan))
 
     holds()
+
+
+def test_a_deadline_that_rounding_moves_is_not_looked_at_for_ever() -> None:
+    """What is left until a lane is looked at again is a part of a second that no clock can show."""
+    steps = (
+        ("tick", 0.01),
+        ("outage", "poll", 1),
+        ("send", 0, "a", "message"),
+        ("look",),
+        ("send", 0, "a", "message"),
+    )
+    run_virtual(play(Plan("low-latency", 1, 1, 1, 30, 0.0, steps)))

@@ -17,7 +17,7 @@ from aiokafka.record.memory_records import _MemoryRecordsPy
 from prosody._core import FetchedRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from prosody.broker.protocol import Record
 
@@ -30,6 +30,7 @@ class Buffers:
         self._bytes: dict[Any, bytes | None] = {}
         """Partitions with a header name that is not UTF-8, and what was fetched of them since."""
         fetcher._client = _FetcherClient(fetcher._client, self._bytes)
+        fetcher._proc_fetch_request = _telling(fetcher, fetcher._proc_fetch_request)
 
     def partitions(self) -> list[Any]:
         """Those that have something, the longest untouched first."""
@@ -91,6 +92,23 @@ class Buffers:
         """Have the partition fetched again from its position."""
         self._fetcher._records.pop(partition, None)
         self._fetcher._notify(self._fetcher._wait_consume_future)
+
+
+def _telling(fetcher: Any, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+    """Fetch, and tell who waits for records at once.
+
+    The fetching routine would tell, two turns of the event loop later, and then plan the next fetch while
+    these records are still buffered: in vain, and again as soon as they are taken. This way they are taken
+    when it plans, once for each fetch.
+    """
+
+    async def fetch_and_tell(*arguments: Any) -> bool:
+        if await fetch(*arguments):
+            for waiter in fetcher._fetch_waiters:
+                fetcher._notify(waiter)
+        return False  # nothing is left for the routine to tell
+
+    return fetch_and_tell
 
 
 def is_header_name(error: Exception) -> bool:

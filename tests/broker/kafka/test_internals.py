@@ -18,6 +18,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from prosody.broker.kafka import internals, lifetimes
+from prosody.broker.kafka.buffers import Buffers
 from prosody.broker.protocol import TopicPartition
 from tests.core.halves import HALVES, core_function
 
@@ -268,6 +269,27 @@ async def test_partitions_are_asked_for_only_when_they_are_not_known(consumer: A
     assert await internals.partition_count(consumer, "u") == 3
     assert await internals.partition_count(consumer, "v") == 0
     assert asked == 2
+
+
+@pytest.mark.parametrize("brought", [True, False])
+async def test_a_fetch_tells_at_once_that_it_brought_something(
+    consumer: Any, brought: bool
+) -> None:
+    """Not by way of the fetching routine, which would plan the next fetch before the records are taken."""
+
+    async def fetch(*arguments: Any) -> bool:
+        asked.append(arguments)
+        return brought
+
+    asked: list[Any] = []
+    fetcher = consumer._fetcher
+    assert callable(fetcher._proc_fetch_request)
+    fetcher._proc_fetch_request = fetch
+    Buffers(fetcher)
+    waiter = fetcher._create_fetch_waiter()
+    assert await fetcher._proc_fetch_request("assignment", 1, "request") is False
+    assert asked == [("assignment", 1, "request")]
+    assert waiter.done() is brought
 
 
 @pytest.mark.parametrize("half", HALVES)
