@@ -123,6 +123,8 @@ DEFAULTS = prosody(OURS)
 DEFAULTS_PURE = pure(DEFAULTS)
 BEST = prosody(OURS, "best", max_uncommitted=256, max_concurrency=256)
 BEST_PURE = pure(BEST)
+BEST_ASKING = prosody(OURS, "best", max_uncommitted=4096, max_concurrency=256)
+"""Where the store is asked about each message: what waits for its answers fills requests."""
 EVENTS_DEFAULTS = prosody(EVENTS)
 EVENTS_BEST = prosody(EVENTS, "best", max_uncommitted=MOST_UNCOMMITTED, max_concurrency=256)
 FASTSTREAM = Entrant("FastStream", "defaults", once_done=False)

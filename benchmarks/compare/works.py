@@ -76,7 +76,7 @@ def cases() -> list[Case]:
             (r.BARE_BEST, 200_000),
         ), Work(0, "one")),
         Case("e", "an id each over Cassandra, no-op handler, Zipf 1.0", (
-            (r.DEFAULTS, 50_000), (r.EVENTS_DEFAULTS, 1500), (r.BEST, 50_000),
+            (r.DEFAULTS, 50_000), (r.EVENTS_DEFAULTS, 1500), (r.BEST_ASKING, 50_000),
             (r.EVENTS_BEST, 12_000),
         ), Work(0, "zipf", ids=True)),
         Case("f", "2 % of 1,000 keys fail, best settings, messages of the others", (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cassandra.cluster import ResponseFuture
 
 from prosody.runtime import SystemRuntime
 from prosody.stores.cassandra import CassandraSettings, CassandraStores
@@ -53,6 +55,21 @@ async def test_no_call_blocks_the_loop(stores: CassandraStores, segment: Segment
         await asyncio.gather(
             *(stores.deferred.advance(segment, kind, key, 1) for key in keys[:500])
         )
+
+
+async def test_requests_that_have_ended_leave_nothing_to_the_collector(
+    stores: CassandraStores,
+) -> None:
+    """The driver keeps a request's timer until its time comes; rows and values must not wait for that."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(30):
+            await asyncio.gather(*(stores.dedup.seen(uuid.uuid4().bytes) for _ in range(50)))
+        left = [found for found in gc.get_objects() if type(found) is ResponseFuture]
+    finally:
+        gc.enable()
+    assert len(left) <= 5, "more than what the driver's thread has just in its hands"
 
 
 async def test_the_guard_sees_a_blocking_call(stores: CassandraStores) -> None:

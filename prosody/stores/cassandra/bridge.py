@@ -61,6 +61,10 @@ class _Request:
         future, done = self._future, self._done
         self._future = None
         self._done = _told
+        timer = future._timer
+        if timer is not None:
+            # It is cancelled, but stays with the driver until its time comes, and the future with it.
+            timer.callback = future._timer = None
         return future, done
 
 
