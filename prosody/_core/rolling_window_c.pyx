@@ -96,7 +96,7 @@ cdef class _Key:
 
     The members are explained in ``window_keys_py.py``. A forgotten key has no buckets. ``key`` is what it
     is filed under, borrowed from the dictionary: so there is nothing in here for the garbage collector,
-    which would have to go through all keys otherwise.
+    which would have to go through all keys otherwise. A key whose comparison calls this window would break that.
     """
 
     cdef PyObject* key
@@ -545,6 +545,7 @@ cdef class TimeWindow(_Clock):
         cdef Listed least
         cdef int64_t place
         while True:
+            _require(self._heap_size > 0, "there are too many keys, and none can go")
             least = self._heap[0]
             state = <_Key>least.state
             self._unlist_least()

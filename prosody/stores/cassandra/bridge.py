@@ -64,7 +64,8 @@ class _Request:
         timer = future._timer
         if timer is not None:
             # It is cancelled, but stays with the driver until its time comes, and the future with it.
-            timer.callback = future._timer = None
+            future._timer = None
+            timer.callback = _told
         return future, done
 
 
