@@ -57,8 +57,8 @@ class Case:
 def cases() -> list[Case]:
     return [
         Case("a", "no-op handler, defaults of each, 1,000 keys uniform", (
-            (r.DEFAULTS, 100_000), (r.DEFAULTS_PURE, 50_000), (r.EVENTS_DEFAULTS, 1500),
-            (r.FASTSTREAM, 20_000), (r.QUIX, 100_000), (r.BARE, 200_000), (r.TASKS, 100_000),
+            (r.DEFAULTS, 300_000), (r.DEFAULTS_PURE, 100_000), (r.EVENTS_DEFAULTS, 1500),
+            (r.FASTSTREAM, 20_000), (r.QUIX, 100_000), (r.BARE, 600_000), (r.TASKS, 100_000),
             (r.CONFLUENT, 200_000),
         )),
         Case("b", "no-op handler, best settings of each, 1,000 keys uniform", (
