@@ -94,7 +94,7 @@ bench: $(VENV)/.dev
 	  && $(PY) -m benchmarks.timers --no-memory --cassandra $$PROSODY_TEST_CASSANDRA \
 	  && $(PY) -m benchmarks.deferral --no-memory --cassandra $$PROSODY_TEST_CASSANDRA'
 
-# Fails when the whole path is below a floor in three runs of three, by ratios within a run.
+# Fails when the whole path or the core is below a floor in three runs of three, by ratios within a run.
 bench-floors: $(VENV)/.dev
 	$(PY) -m benchmarks.tracking.floors
 

@@ -121,6 +121,14 @@ def structure_of(path: str) -> str:
     return name.replace("vtime", "virtual-time")
 
 
+def benchmark_of(case: Case, half: str) -> str:
+    """The benchmark that measures a case of one half: ``what_it_measures`` the other way round, for an
+    operation without variants."""
+    name = case.structure.replace("virtual-time", "vtime").replace(" ", "_")
+    size = "" if case.n is None else f"{case.n}-"
+    return f"benchmarks/bench_{name}.py::test_{case.operation.replace(' ', '_')}[{size}{half}]"
+
+
 def ratios(seconds: Seconds) -> Ratios:
     """Each ratio of each case that has both sides of it."""
     return {

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("prosody.timeout")
 
-_LEAST_DELAY_S = 0.001
-
 _GRACE_SHARE = 0.1
 _GRACE_S_MIN = 1.0
 """A cancelled handler may clean up for this share of its timeout, at least so long, before it is told."""
+_SHORTEST_WAIT_S = 0.001
+"""What rounding leaves of a wait need not move the clock: the sweep would be due at once, for ever."""
 
 
 class Lane(Protocol):
@@ -92,9 +92,7 @@ class Timeout:
         self._cancelled.clear()
 
     def _arm(self, delay_s: float) -> None:
-        # At least so much: what rounding leaves of a delay need not move the clock, and the timer would be
-        # due at once, over and over.
-        delay_s = max(delay_s, _LEAST_DELAY_S)
+        delay_s = max(delay_s, _SHORTEST_WAIT_S)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._sweep)
 
     def running(self) -> list[Run]:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.tracking import halves, path
-from benchmarks.tracking.floors import below
+from benchmarks.tracking.floors import Floor, below
 from benchmarks.tracking.path import floor, shares
-from benchmarks.tracking.runner import ROOT, BenchmarkError
+from benchmarks.tracking.results import Case, benchmark_of, structure_of, what_it_measures
+from benchmarks.tracking.runner import BenchmarkError, bench_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.tracking.floors import Floor, Values
+    from benchmarks.tracking.floors import Values
     from benchmarks.tracking.results import Document
 
 
@@ -90,12 +91,19 @@ def test_only_halves_with_a_floor_are_run(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_each_structure_has_a_floor_of_the_core() -> None:
-    structures = {
-        file.stem.removeprefix("bench_") for file in (ROOT / "benchmarks").glob("bench_*")
+    structures = {structure_of(file) for file in bench_files()}
+    assert {each.what[0] for each in halves.FLOORS} == structures
+
+
+@pytest.mark.parametrize("floor", halves.FLOORS, ids=lambda floor: floor.text)
+def test_a_floor_of_the_core_names_its_test(floor: Floor) -> None:
+    case = Case(*floor.what)  # type: ignore[arg-type]
+    benchmark = {
+        "fullname": benchmark_of(case, "python"),
+        "params": {"size": case.n},
+        "extra_info": {},
     }
-    assert {
-        test.partition(".py")[0].removeprefix("bench_") for test, _ in halves.TESTS.values()
-    } == (structures)
+    assert what_it_measures(benchmark) == (case, "python")
 
 
 def test_a_floor_of_the_core_is_measured() -> None:
@@ -105,7 +113,6 @@ def test_a_floor_of_the_core_is_measured() -> None:
     assert halves.FLOORS[1].what not in halves.measure(key_queue)
 
 
-def test_a_run_that_fails_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(halves.TESTS, halves.FLOORS[0].what, ("bench_key_queue.py::no_such", 1.0))
+def test_a_run_that_fails_is_no_value() -> None:
     with pytest.raises(BenchmarkError, match="no_such"):
-        halves.measure(halves.FLOORS[:1])
+        halves.measure([Floor(Case("key queue", "no such", None), 1.0, "nothing")])

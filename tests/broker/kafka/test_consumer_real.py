@@ -39,7 +39,7 @@ async def test_a_cancelled_poll_loses_no_record(kafka: KafkaBroker) -> None:
             # Cancelled at ever other points: before it waits, while it waits, when records came.
             for _ in range(turn % 25):
                 await asyncio.sleep(0)
-            if turn % 4 == 3:
+            if turn % 4 == 3 and turn % 25:
                 await sending
             poll.cancel()
             await asyncio.wait((poll,))
@@ -54,7 +54,7 @@ async def test_a_cancelled_poll_loses_no_record(kafka: KafkaBroker) -> None:
         # A leaked count would make aiokafka believe for ever that somebody polls.
         assert consumer._consumer._subscription._fetch_count == 0
     assert found == list(range(200))
-    assert cancelled >= 6  # those cancelled before their first turn, at least
+    assert cancelled >= 8  # those cancelled before their first turn, at least
 
 
 async def test_wake_ends_a_poll_that_waits_for_an_assignment(kafka: KafkaBroker) -> None:
