@@ -331,7 +331,8 @@ async def test_a_provider_set_after_subscribe_is_used(
     await client.send(place.topic, "k", 2)
     await service.until(2)
     await client.unsubscribe()
-    assert spans.names() == [f"send {place.topic}", f"process {place.topic}"]
+    # Which ends first is open: the record can be here before the broker has acknowledged it.
+    assert sorted(spans.names()) == [f"process {place.topic}", f"send {place.topic}"]
     assert is_child(spans.one(f"process {place.topic}"), spans.one(f"send {place.topic}"))
 
 
