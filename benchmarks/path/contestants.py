@@ -14,7 +14,7 @@ from benchmarks.path.work import Checked, Row
 from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 from prosody.client import ProsodyClient
 from prosody.config import Config
-from prosody.model.message import MessageFields, freeze
+from prosody.model.message import make_message
 from prosody.runtime import SystemRuntime
 
 if TYPE_CHECKING:
@@ -105,15 +105,13 @@ async def bare(place: Place, count: int, keys: str, delay_s: float) -> Row:
         polled = await consumer.poll(member.assigned, max_records=1000, timeout_s=1.0)
         for tp, records in polled.items():
             for record in records:
-                message = freeze(
-                    MessageFields(
-                        record.topic,
-                        record.partition,
-                        record.offset,
-                        record.timestamp,
-                        record.key.decode(),
-                        decode(record.value),
-                    )
+                message = make_message(
+                    record.topic,
+                    record.partition,
+                    record.offset,
+                    record.timestamp,
+                    record.key.decode(),
+                    decode(record.value),
                 )
                 await check.on_message(None, message)
             handled += len(records)
@@ -152,15 +150,13 @@ def unordered(limit: int) -> Contestant:
             for records in polled.values():
                 polled_count += len(records)
                 for record in records:
-                    message = freeze(
-                        MessageFields(
-                            record.topic,
-                            record.partition,
-                            record.offset,
-                            record.timestamp,
-                            record.key.decode(),
-                            decode(record.value),
-                        )
+                    message = make_message(
+                        record.topic,
+                        record.partition,
+                        record.offset,
+                        record.timestamp,
+                        record.key.decode(),
+                        decode(record.value),
                     )
                     await slots.acquire()
                     task = asyncio.create_task(one(message))

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from prosody._core import protocols, protocols_events, protocols_qos
+    from prosody._core import protocols, protocols_calls, protocols_events, protocols_qos
 
 __all__ = [
     "FALLBACK_REASON",
@@ -27,9 +27,11 @@ __all__ = [
     "TimeWindow",
     "VirtualTimeHeap",
     "event_lines",
+    "first_step",
     "frame_records",
     "keep_records",
     "key_partitions",
+    "maker",
 ]
 
 
@@ -46,12 +48,16 @@ class _Half(NamedTuple):
     frame_records: protocols_events.FrameRecords
     keep_records: protocols_events.KeepRecords
     key_partitions: protocols_events.KeyPartitions
+    first_step: protocols_calls.FirstStep
+    maker: protocols_calls.MakerOf
 
 
 def _compiled() -> _Half:
     from prosody._core.event_lines_c import event_lines
     from prosody._core.fetched_record_c import FetchedRecord
+    from prosody._core.first_step_c import first_step
     from prosody._core.key_queue_c import KeyQueue
+    from prosody._core.maker_c import maker
     from prosody._core.many_records_c import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_c import OffsetTracker
     from prosody._core.rolling_window_c import OutcomeWindow, TimeWindow
@@ -60,13 +66,16 @@ def _compiled() -> _Half:
     return _Half(
         "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
         FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
+        first_step, maker,
     )  # fmt: skip
 
 
 def _pure(reason: str) -> _Half:
     from prosody._core.event_lines_py import event_lines
     from prosody._core.fetched_record_py import FetchedRecord
+    from prosody._core.first_step_py import first_step
     from prosody._core.key_queue_py import KeyQueue
+    from prosody._core.maker_py import maker
     from prosody._core.many_records_py import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_py import OffsetTracker
     from prosody._core.rolling_window_py import OutcomeWindow, TimeWindow
@@ -75,6 +84,7 @@ def _pure(reason: str) -> _Half:
     return _Half(
         "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
         FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
+        first_step, maker,
     )  # fmt: skip
 
 
@@ -104,3 +114,5 @@ event_lines = _half.event_lines
 frame_records = _half.frame_records
 keep_records = _half.keep_records
 key_partitions = _half.key_partitions
+first_step = _half.first_step
+maker = _half.maker

@@ -1,4 +1,4 @@
-"""The numbers that both halves of the core use, each written once."""
+"""What both halves of the core use, each written once: numbers, and one mark."""
 
 from __future__ import annotations
 
@@ -50,3 +50,6 @@ MAX_RECENT: Final = 1_024
 
 BATCH_RECORDS: Final = 16_384
 """Records of a batch that is framed for Kafka, at most."""
+
+ENDED: Final = object()
+"""The coroutine has ended: what ``first_step`` answers then."""

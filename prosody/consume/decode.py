@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from prosody.model.message import ExciseMessage, MessageFields, freeze, utc_from_ms
+from prosody.model.message import ExciseMessage, make_message, utc_from_ms
 
 if TYPE_CHECKING:
     from prosody.broker.protocol import Headers, Record
@@ -60,9 +60,7 @@ def decode_message(record: Record, key: str, runtime: Runtime) -> Message:
     timestamp_ms = record.timestamp
     if timestamp_ms < 0:
         timestamp_ms = int(runtime.wall() * 1000)
-    return freeze(
-        MessageFields(record.topic, record.partition, record.offset, timestamp_ms, key, payload)
-    )
+    return make_message(record.topic, record.partition, record.offset, timestamp_ms, key, payload)
 
 
 def decode_excise(record: Record, key: str, runtime: Runtime) -> ExciseMessage:

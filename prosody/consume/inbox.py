@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prosody.consume.decode import UndecodableError, decode_excise, decode_message, no_text
 from prosody.model.fields import fields_of
-from prosody.model.run import Run
+from prosody.model.run import Run, make_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +97,7 @@ class Inbox:
     ) -> int:
         """Admit up to the record at index ``stop``, while there is room; what is left of that."""
         partition = self._partition
+        number = partition.number
         track, done = self._tracker.admit, self._tracker.complete
         progress = self._progress
         push = partition.queue.push
@@ -139,7 +140,7 @@ class Inbox:
             if allows is not None and not allows(message.payload):
                 done(offset)
                 continue
-            run = Run(partition, record, key, message)
+            run = make_run(partition, record, key, message, (number, key))
             if admitted is not None:
                 admitted(run)
             if push(key, run):

@@ -20,8 +20,10 @@ from math import inf
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any
 
+from prosody._core import first_step
+from prosody._core.constants import ENDED
 from prosody.middleware.shutdown import unless_cut_short
-from prosody.model.context import Context
+from prosody.model.context import make_context
 from prosody.model.outcome import SUCCESS, Outcome
 from prosody.model.run import WorkClass
 from prosody.stores.protocol import DeferredKind
@@ -85,7 +87,7 @@ class Straight:
         succeeded, waiting = self._succeeded, self._waiting
         settled, failed = self._settled, self._failed
 
-        def begin(run: Run) -> Outcome | Awaitable[Outcome]:  # noqa: PLR0911  # each its own way on
+        def begin(run: Run) -> Outcome | Awaitable[Outcome]:
             if run.timer is not None or (around is not None and run.duplicate is not None):
                 return elsewhere(run)
             event, partition, place = run.event, run.partition, run.place
@@ -107,27 +109,24 @@ class Straight:
                 return layers(run)
             if meter_begin is not None:
                 meter_begin(place, run.began)
-            context = run.context = Context(run)
+            context = run.context = make_context(run)
             run.attempt = 1
             run.handling = True
-            pending: Coroutine[Any, Any, Any] | None = None
             try:
                 method = methods[type(event)]
                 pending = method(context, event)
                 if type(pending) is not CoroutineType:
                     pending = invoke.awaiting(method, pending)
-                # A handler that waits for nothing ends here.
-                waited = pending.send(None)
-            except StopIteration as stop:
-                if pending is None:  # a method that is no coroutine function raised it
-                    return failed(run, stop)
-                run.handling = False
-                if run.task.cancelling():  # type: ignore[union-attr]  # it is in a lane
-                    return settled(run, SUCCESS)
-                return succeeded(run)
+                waited = first_step(pending)
             except BaseException as error:  # noqa: BLE001  # passed on, or raised again
                 return failed(run, error)
-            return waiting(run, pending, waited)
+            if waited is not ENDED:
+                return waiting(run, pending, waited)
+            # A handler that waits for nothing ends here.
+            run.handling = False
+            if run.task.cancelling():  # type: ignore[union-attr]  # it is in a lane
+                return settled(run, SUCCESS)
+            return succeeded(run)
 
         return begin
 

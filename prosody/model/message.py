@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+from prosody._core import maker
+
 # Recursive, as type checkers read it; at run time any JSON value.
 JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
@@ -33,7 +35,8 @@ class MessageFields:
 
     Filling the slots of a frozen dataclass costs six times as much as filling plain ones, once for
     every message. So a message is filled here and frozen by changing its class, which is possible
-    because both have the same slots. The timestamp stays a number until somebody asks for it.
+    because both have the same slots; the compiled core fills them itself. The timestamp stays a number
+    until somebody asks for it.
     """
 
     __slots__ = ("_timestamp_ms", "key", "offset", "partition", "payload", "topic")
@@ -102,10 +105,20 @@ class Message(MessageFields):
         )
 
 
-def freeze(fields: MessageFields) -> Message:
-    """Turn a filled :class:`MessageFields` into the message a handler may see."""
+def _message(
+    topic: str, partition: int, offset: int, timestamp_ms: int, key: str, payload: Any
+) -> Message:
+    fields = MessageFields(topic, partition, offset, timestamp_ms, key, payload)
     fields.__class__ = Message
     return fields  # type: ignore[return-value]  # it is one now
+
+
+make_message = maker(
+    _message("", 0, 0, 0, "", None),
+    ("topic", "partition", "offset", "_timestamp_ms", "key", "payload"),
+    _message,
+)
+"""A message of a time in milliseconds; what every record needs once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ STRUCTURES = {
 FUNCTIONS = {
     "FetchedRecord": "fetched_record",
     "event_lines": "event_lines",
+    "first_step": "first_step",
     "frame_records": "many_records",
     "keep_records": "many_records",
     "key_partitions": "many_records",
+    "maker": "maker",
 }
 """The module of each function, without the half; and of a class that only holds values."""
 

@@ -11,7 +11,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace, coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +22,7 @@ from prosody.telemetry.encoder import Encoder
 from prosody.telemetry.events import DEMANDS, MESSAGE, MESSAGE_SENT, SENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 OPERATIONS = 10_000_000 if LONG else 200_000
@@ -152,7 +152,45 @@ def fetched_record(module: Any) -> Callable[[int], None]:
     return operate
 
 
+class Slotted:
+    __slots__ = ("kept", "one", "two")
+
+    def __init__(self, one: object, two: object) -> None:
+        self.kept, self.one, self.two = "kept", one, two
+
+
+def maker(module: Any) -> Callable[[int], None]:
+    make = module.maker(Slotted(1, 2), ("one", "two"), Slotted)
+
+    def operate(i: int) -> None:
+        make([i], str(i)).kept = i
+        with contextlib.suppress(TypeError):
+            make([i])
+
+    return operate
+
+
+def first_step(module: Any) -> Callable[[int], None]:
+    async def ends(value: object, fails: bool) -> object:
+        if fails:
+            raise ValueError(value)
+        return [value]
+
+    @coroutine
+    def waits(value: object) -> Generator[object, None, None]:
+        yield [value]
+
+    def operate(i: int) -> None:
+        with contextlib.suppress(ValueError):
+            module.first_step(ends(str(i), i % 3 == 0))
+        module.first_step(waits(i))
+
+    return operate
+
+
 STRUCTURES = {
+    maker: "maker",
+    first_step: "first_step",
     fetched_record: "fetched_record",
     event_lines: "event_lines",
     many_records: "many_records",
