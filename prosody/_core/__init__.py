@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FALLBACK_REASON",
     "IMPLEMENTATION",
+    "Admission",
     "FetchedRecord",
     "KeyQueue",
     "OffsetTracker",
@@ -48,11 +49,13 @@ class _Half(NamedTuple):
     frame_records: protocols_events.FrameRecords
     keep_records: protocols_events.KeepRecords
     key_partitions: protocols_events.KeyPartitions
+    admission: type[protocols_calls.Admission]
     first_step: protocols_calls.FirstStep
     maker: protocols_calls.MakerOf
 
 
 def _compiled() -> _Half:
+    from prosody._core.admission_c import Admission
     from prosody._core.event_lines_c import event_lines
     from prosody._core.fetched_record_c import FetchedRecord
     from prosody._core.first_step_c import first_step
@@ -66,11 +69,12 @@ def _compiled() -> _Half:
     return _Half(
         "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
         FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
-        first_step, maker,
+        Admission, first_step, maker,
     )  # fmt: skip
 
 
 def _pure(reason: str) -> _Half:
+    from prosody._core.admission_py import Admission
     from prosody._core.event_lines_py import event_lines
     from prosody._core.fetched_record_py import FetchedRecord
     from prosody._core.first_step_py import first_step
@@ -84,7 +88,7 @@ def _pure(reason: str) -> _Half:
     return _Half(
         "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
         FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
-        first_step, maker,
+        Admission, first_step, maker,
     )  # fmt: skip
 
 
@@ -114,5 +118,6 @@ event_lines = _half.event_lines
 frame_records = _half.frame_records
 keep_records = _half.keep_records
 key_partitions = _half.key_partitions
+Admission = _half.admission
 first_step = _half.first_step
 maker = _half.maker

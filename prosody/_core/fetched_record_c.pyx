@@ -12,14 +12,6 @@ cimport cython
 cdef class FetchedRecord:
     """A record of a fetch; see ``protocols_events.FetchedRecord``."""
 
-    cdef readonly str topic
-    cdef readonly object partition
-    cdef readonly object offset
-    cdef readonly object timestamp
-    cdef readonly bytes key
-    cdef readonly bytes value
-    cdef readonly tuple headers
-
     def __cinit__(self, place, fetched):
         self.topic = place.topic
         self.partition = place.partition

@@ -17,8 +17,7 @@ cdef extern from "Python.h":
         PyMemberDef* d_member
 
     object PyType_GenericAlloc(PyTypeObject* made, Py_ssize_t items)
-    PyObject* PyTuple_GET_ITEM(PyObject* values, Py_ssize_t at)
-    Py_ssize_t PyTuple_GET_SIZE(PyObject* values)
+    PyObject** PySequence_Fast_ITEMS(PyObject* values)
     void Py_INCREF(PyObject* value)
 
 
@@ -31,27 +30,19 @@ cdef bint _is_slot(object slot):
     return (<PyMemberDescrObject*> <PyObject*> slot).d_member.type == T_OBJECT_EX
 
 
-cdef inline void _fill(PyObject* made, const Py_ssize_t* offsets, PyObject* values) noexcept:
-    """Put a tuple's values into slots that are empty."""
+cdef inline void _fill(
+    PyObject* made, const Py_ssize_t* offsets, PyObject** values, Py_ssize_t count
+) noexcept:
+    """Put values into slots that are empty."""
     cdef Py_ssize_t at
-    cdef PyObject* value
-    for at in range(PyTuple_GET_SIZE(values)):
-        value = PyTuple_GET_ITEM(values, at)
-        Py_INCREF(value)
-        (<PyObject**> (<char*> made + offsets[at]))[0] = value
+    for at in range(count):
+        Py_INCREF(values[at])
+        (<PyObject**> (<char*> made + offsets[at]))[0] = values[at]
 
 
 @cython.final
-cdef class _Maker:
+cdef class Maker:
     """Copies of an example, with other values in some of its slots."""
-
-    cdef type _made
-    cdef tuple _kept
-    """Values that are the example's in every copy."""
-    cdef Py_ssize_t* _offsets
-    """Where those go, then where the given ones go."""
-    cdef Py_ssize_t _own
-    cdef Py_ssize_t _given
 
     def __cinit__(self, example, names):
         cdef type made = type(example)
@@ -81,12 +72,17 @@ cdef class _Maker:
         """A copy with these values."""
         if len(values) != self._given:
             raise TypeError(f"{self._made.__name__} is made of {self._given} values, not {len(values)}")
-        cdef object copy = PyType_GenericAlloc(<PyTypeObject*> self._made, 0)
-        _fill(<PyObject*> copy, self._offsets, <PyObject*> self._kept)
-        _fill(<PyObject*> copy, self._offsets + self._own, <PyObject*> values)
-        return copy
+        return self.copy(PySequence_Fast_ITEMS(<PyObject*> values))
+
+    cdef object copy(self, PyObject** values):
+        """A copy with as many values as were named."""
+        cdef object made = PyType_GenericAlloc(<PyTypeObject*> self._made, 0)
+        cdef PyObject* slots = <PyObject*> made
+        _fill(slots, self._offsets, PySequence_Fast_ITEMS(<PyObject*> self._kept), self._own)
+        _fill(slots, self._offsets + self._own, values, self._given)
+        return made
 
 
 def maker(example, names, plain):
     """See ``protocols_calls.MakerOf``."""
-    return _Maker(example, tuple(names)).make
+    return Maker(example, tuple(names)).make

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # msgspec, because it is fast, refuses what is not JSON (NaN, lone surrogates) and keeps whole numbers
 # of any size, which orjson turns into floats.
-_decode_json = msgspec.json.Decoder().decode
+decode_json = msgspec.json.Decoder().decode
 
 SOURCE_SYSTEM = "source-system"
 SOURCE_KIND = "source-kind"
@@ -36,14 +36,7 @@ def decode_key(record: Record) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError as error:
-        raise no_text(error) from error
-
-
-def no_text(error: UnicodeDecodeError) -> UndecodableError:
-    """The error for a key that is no text."""
-    found = UndecodableError(f"the key is not UTF-8: {error}")
-    found.__cause__ = error
-    return found
+        raise UndecodableError(f"the key is not UTF-8: {error}") from error
 
 
 def decode_message(record: Record, key: str, runtime: Runtime) -> Message:
@@ -53,7 +46,7 @@ def decode_message(record: Record, key: str, runtime: Runtime) -> Message:
     """
     value: Any = record.value
     try:
-        payload = _decode_json(value)
+        payload = decode_json(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is empty" if not value else str(error)
         raise UndecodableError(f"the value is not JSON: {reason}") from error

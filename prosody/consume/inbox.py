@@ -5,8 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from prosody.consume.decode import UndecodableError, decode_excise, decode_message, no_text
+from prosody._core import Admission
+from prosody.consume.decode import (
+    UndecodableError,
+    decode_excise,
+    decode_json,
+    decode_key,
+    decode_message,
+)
 from prosody.model.fields import fields_of
+from prosody.model.message import make_message
 from prosody.model.run import Run, make_run
 
 if TYPE_CHECKING:
@@ -28,6 +36,20 @@ class Inbox:
         self._tracker = partition.tracker
         self._shared = shared
         self._counts = shared.counts.topics[partition.topic_partition.topic]
+        filters = shared.filters
+        self._plain = Admission(
+            partition,
+            track=self._tracker.admit,
+            done=self._tracker.complete,
+            push=partition.queue.push,
+            ready=partition.ready,
+            decode=decode_json,
+            message=make_message,
+            run=make_run,
+            mark=filters.own_mark,
+            allows=filters.allows if filters.chooses else None,
+            identify=shared.admitted,
+        )
         self._records: Sequence[Record] = ()
         self._next = 0
         """Index of the first record that is not admitted."""
@@ -92,62 +114,49 @@ class Inbox:
             self.clear()
             shared.want_records()
 
-    def _admit_some(  # noqa: PLR0915  # a call for each part would cost every message
-        self, stop: int, room: int, now: float
-    ) -> int:
+    def _admit_some(self, stop: int, room: int, now: float) -> int:
         """Admit up to the record at index ``stop``, while there is room; what is left of that."""
-        partition = self._partition
-        number = partition.number
-        track, done = self._tracker.admit, self._tracker.complete
-        progress = self._progress
-        push = partition.queue.push
-        ready = partition.ready
-        inbox = self._records
-        runtime = self._shared.runtime
-        filters = self._shared.filters
-        own_mark, allows = filters.own_mark, filters.allows if filters.chooses else None
-        admitted = self._shared.admitted
-        recall = progress.recall if progress.recalls else None
-        before = progress.last_received
+        records, progress = self._records, self._progress
+        admit_plain = self._plain.admit
         at = self._next
         while at < stop and room > 0:
-            record = inbox[at]
+            if not progress.recalls:
+                before = progress.last_received
+                at, room = admit_plain(records, at, stop, room, before, now)
+                if at == stop or room == 0:
+                    break
+            room -= self._admit_one(records[at], now)
             at += 1
-            offset = record.offset
-            if offset <= before:
-                continue  # delivered a second time, after a seek or a reset of the connection
-            before = offset
-            track(offset, now)
-            if recall is not None and recall(offset):
-                continue
-            # Nearly no record has the mark; whether it counts is asked of those that have it.
-            if own_mark in record.headers and filters.is_loop(record):
-                done(offset)
-                continue
-            try:
-                raw_key = record.key
-                key = raw_key.decode() if raw_key else ""
-                if record.value is None:
-                    room -= self._admit_excise(record, key, now)
-                    continue
-                message = decode_message(record, key, runtime)
-            except UnicodeDecodeError as error:
-                room -= self._admit_undecodable(record, no_text(error), now)
-                continue
-            except UndecodableError as error:
-                room -= self._admit_undecodable(record, error, now)
-                continue
-            if allows is not None and not allows(message.payload):
-                done(offset)
-                continue
-            run = make_run(partition, record, key, message, (number, key))
-            if admitted is not None:
-                admitted(run)
-            if push(key, run):
-                ready(now)
-            room -= 1
         self._next = at
         return room
+
+    def _admit_one(self, record: Record, now: float) -> bool:
+        """Admit one record of any kind; whether it took a place."""
+        progress, filters = self._progress, self._shared.filters
+        offset = record.offset
+        if offset <= progress.last_received:
+            return False  # delivered a second time, after a seek or a reset of the connection
+        self._tracker.admit(offset, now)
+        if progress.recalls and progress.recall(offset):
+            return False
+        wanted = not filters.is_loop(record)
+        if wanted:
+            try:
+                key = decode_key(record)
+                if record.value is None:
+                    return self._admit_excise(record, key, now)
+                message = decode_message(record, key, self._shared.runtime)
+            except UndecodableError as error:
+                return self._admit_undecodable(record, error, now)
+            wanted = filters.allows(message.payload)
+        if not wanted:
+            self._tracker.complete(offset)
+            return False
+        run = Run(self._partition, record, key, message)
+        if self._shared.admitted is not None:
+            self._shared.admitted(run)
+        self._partition.push(run, now)
+        return True
 
     def _admit_excise(self, record: Record, key: str, now: float) -> bool:
         """Queue a record without a value, or be done with it; whether it took a place."""

@@ -44,7 +44,8 @@ class Shared:
     durables: Durables | None = None
     """Makes what partitions keep in the stores; None when there are none."""
     admitted: Callable[[Run], None] | None = None
-    """Told of each decoded message before it is queued; None where nothing is deduplicated."""
+    """Told of each message that has an ``id``, perhaps of others too, before it is queued; None where
+    nothing is deduplicated."""
     counts: Counts = field(default_factory=Counts)
     """Read by metrics."""
     metadata_max: int = METADATA_MAX

@@ -199,8 +199,8 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "filtered records are not finished": (
         "consume.inbox",
-        "not allows(message.payload):\n                done(offset)\n",
-        "not allows(message.payload):\n",
+        "done=self._tracker.complete,\n",
+        "done=int,\n",
     ),
     "an echo is handled": (
         "consume.filters",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from prosody._core.offset_set import decode_finished
 from prosody.broker.protocol import Start
-from prosody.consume import inbox as inbox_module
 from prosody.consume.progress import Reached
 from prosody.model.message import ExciseMessage, Message
 from prosody.model.outcome import ABANDONED, SUCCESS, Kind, Outcome
@@ -308,7 +308,7 @@ async def test_a_fault_in_admission_is_the_partitions_own(monkeypatch: pytest.Mo
     partition = around.partition()
     partition.receive([record(4, b"a"), record(5, b"b")])
     await settle()
-    monkeypatch.setattr(inbox_module, "decode_message", fails)
+    monkeypatch.setattr(partition.inbox, "_plain", SimpleNamespace(admit=fails))
     stage.end(4)
     await settle()
     assert (len(around.faults), partition.running, partition.progress.offset) == (1, False, 5)

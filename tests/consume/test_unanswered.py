@@ -45,7 +45,8 @@ class Asking:
         run.duplicate = SimpleNamespace(asked=asked, finished=False)
 
     async def receive(self, *keys: str) -> None:
-        self.partition.receive([record(n, key.encode()) for n, key in enumerate(keys)])
+        value = b'{"id": "x"}'
+        self.partition.receive([record(n, key.encode(), value) for n, key in enumerate(keys)])
         await settle()
 
     async def answer(self, offset: int) -> None:

@@ -21,6 +21,7 @@ STRUCTURES = {
 """The module of each class, without the half."""
 FUNCTIONS = {
     "FetchedRecord": "fetched_record",
+    "Admission": "admission",
     "event_lines": "event_lines",
     "first_step": "first_step",
     "frame_records": "many_records",

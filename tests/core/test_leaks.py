@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace, coroutine
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from prosody.broker.kafka.record_batch import RecordBatch
@@ -159,6 +160,14 @@ class Slotted:
         self.kept, self.one, self.two = "kept", one, two
 
 
+class Six:
+    __slots__ = ("a", "b", "c", "d", "e", "f")
+
+    def __init__(self, *values: object) -> None:
+        for name, value in zip(self.__slots__, values, strict=True):
+            setattr(self, name, value)
+
+
 def maker(module: Any) -> Callable[[int], None]:
     make = module.maker(Slotted(1, 2), ("one", "two"), Slotted)
 
@@ -188,7 +197,44 @@ def first_step(module: Any) -> Callable[[int], None]:
     return operate
 
 
+def admission(module: Any) -> Callable[[int], None]:
+    make = import_module(module.__name__.replace("admission", "maker")).maker
+    ended: list[object] = []
+    admit = module.Admission(
+        SimpleNamespace(number=1),
+        track=lambda *_: None,
+        done=lambda _: None,
+        push=lambda _, run: not ended.append(run),
+        ready=lambda _: ended.clear(),
+        decode=msgspec.json.decode,
+        message=make(Six(*range(6)), Six.__slots__, Six),
+        run=make(Six(*range(6)), Six.__slots__[:5], lambda *values: Six(*values, None)),
+        mark=("a", b"b"),
+        allows=lambda payload: payload != 7,
+        identify=lambda _: None,
+    ).admit
+
+    def operate(i: int) -> None:
+        values = [b'{"id": %d}' % i, b"%d" % (i % 10), b"{" if i % 3 else b'"%d"' % i]
+        records = [
+            SimpleNamespace(
+                topic="t",
+                partition=0,
+                offset=n,
+                timestamp=i,
+                key=b"%d" % i,
+                value=value,
+                headers=(),
+            )
+            for n, value in enumerate(values)
+        ]
+        admit(records, 0, 3, 3, -1, float(i))
+
+    return operate
+
+
 STRUCTURES = {
+    admission: "admission",
     maker: "maker",
     first_step: "first_step",
     fetched_record: "fetched_record",

@@ -1,0 +1,186 @@
+"""Admission of plain records: both halves make the same calls as a model that goes record by record."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prosody.broker.protocol import TopicPartition
+from prosody.model.message import _message
+from prosody.model.run import _run
+from tests.core.halves import HALVES, core_function
+
+PLACE = TopicPartition("orders", 2)
+MARK = ("source-system", b"me")
+NOW = 12.5
+decode = msgspec.json.Decoder().decode
+
+
+def fetched(half: str, offset: int, **fields: Any) -> Any:
+    """A record of the half's own kind, or of any other."""
+    values = {"timestamp": 5, "key": b"k", "value": b"{}", "headers": []} | fields
+    record = SimpleNamespace(topic=PLACE.topic, partition=PLACE.partition, offset=offset, **values)
+    return core_function(half, "FetchedRecord")(PLACE, record) if offset % 2 else record
+
+
+def admission(half: str, partition: Any, **calls: Any) -> Any:
+    maker = core_function(half, "maker")
+    message = ("topic", "partition", "offset", "_timestamp_ms", "key", "payload")
+    run = ("partition", "record", "key", "event", "place")
+    example: Any = _run(partition, None, "", None, (0, ""))  # type: ignore[arg-type]
+    return core_function(half, "Admission")(
+        partition,
+        decode=decode,
+        message=maker(_message("", 0, 0, 0, "", None), message, _message),
+        run=maker(example, run, _run),
+        mark=MARK,
+        **calls,
+    )
+
+
+class Around:
+    """All that an admission calls, noted in order."""
+
+    def __init__(self, half: str, allows: bool = False, identifies: bool = True) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.number = 4
+        self.admission = admission(
+            half,
+            self,
+            track=lambda *call: self.calls.append(("track", *call)),
+            done=lambda *call: self.calls.append(("done", *call)),
+            push=self.push,
+            ready=lambda *call: self.calls.append(("ready", *call)),
+            allows=wanted if allows else None,
+            identify=(lambda run: self.calls.append(("identify", run.key))) if identifies else None,
+        )
+
+    def push(self, key: str, run: Any) -> bool:
+        assert run.partition is self
+        assert (run.key, run.place, run.event.key) == (key, (4, key), key)
+        event = run.event
+        about = event.topic, event.partition, event.offset, event._timestamp_ms, event.payload
+        self.calls.append(("push", key, run.record, about))
+        return is_ready(key)
+
+
+def wanted(payload: Any) -> bool:
+    return not (isinstance(payload, dict) and payload.get("type") == "other")
+
+
+def is_ready(key: str) -> bool:
+    return len(key) % 2 == 0
+
+
+def expected(
+    records: list[Any], at: int, stop: int, room: int, before: int, allows: bool, identifies: bool
+) -> tuple[tuple[int, int], list[tuple[Any, ...]]]:
+    """The rules, in the words of the protocol."""
+    calls: list[tuple[Any, ...]] = []
+    while at < stop and room > 0:
+        record = records[at]
+        is_new = record.offset > before
+        if not is_new or record.value is None or record.timestamp < 0 or MARK in record.headers:
+            break
+        try:
+            key, payload = (record.key or b"").decode(), decode(record.value)
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            break
+        before = record.offset
+        calls.append(("track", record.offset, NOW))
+        at += 1
+        if allows and not wanted(payload):
+            calls.append(("done", record.offset))
+            continue
+        if identifies and isinstance(payload, dict) and "id" in payload:
+            calls.append(("identify", key))
+        about = record.topic, record.partition, record.offset, record.timestamp, payload
+        calls.append(("push", key, record, about))
+        if is_ready(key):
+            calls.append(("ready", NOW))
+        room -= 1
+    return (at, room), calls
+
+
+PLAIN = st.fixed_dictionaries(
+    {
+        "key": st.sampled_from([None, b"", b"k", b"ab", "ü".encode()]),
+        "value": st.sampled_from(
+            [b"{}", b"3", b"[1]", b'"id"', b'{"id": "x"}', b'{"id": 3}', b'{"type": "other"}']
+        ),
+        "headers": st.sampled_from([[], [("a", b"1")], [("source-system", b"you"), ("a", None)]]),
+        "timestamp": st.sampled_from([0, 5, 2**62]),
+    }
+)
+ODD = st.sampled_from(
+    [
+        {"value": None},
+        {"value": b""},
+        {"value": b"{"},
+        {"value": b'"\xff"'},
+        {"value": b"[" * 100_000},
+        {"key": b"\xff"},
+        {"timestamp": -1},
+        {"headers": [MARK]},
+        {"headers": [("a", None), MARK]},
+    ]
+)
+STEPS = st.lists(st.tuples(st.sampled_from([0, 1, 1, 1, 3]), st.one_of(PLAIN, PLAIN, PLAIN, ODD)))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@given(
+    steps=STEPS,
+    at=st.integers(0, 3),
+    left_out=st.integers(0, 2),
+    room=st.integers(0, 8),
+    allows=st.booleans(),
+    identifies=st.booleans(),
+)
+def test_it_does_what_the_model_does(
+    half: str,
+    steps: list[tuple[int, dict[str, Any]]],
+    at: int,
+    left_out: int,
+    room: int,
+    allows: bool,
+    identifies: bool,
+) -> None:
+    records, offset = [], 7
+    for step, fields in steps:
+        offset += step  # 0: delivered a second time
+        records.append(fetched(half, offset, **fields))
+    at, stop = min(at, len(records)), max(0, len(records) - left_out)
+    around = Around(half, allows, identifies)
+    answer, calls = expected(records, at, stop, room, 7, allows, identifies)
+    assert around.admission.admit(records, at, stop, room, 7, NOW) == answer
+    assert around.calls == calls
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("fails", ["track", "push", "ready", "identify", "done", "allows"])
+def test_a_fault_of_what_it_calls_is_raised(half: str, fails: str) -> None:
+    def fault(*_: Any) -> None:
+        raise LookupError(fails)
+
+    calls = {
+        "track": lambda *_: None, "done": lambda *_: None, "push": lambda *_: True,
+        "ready": lambda *_: None, "identify": lambda *_: None, "allows": lambda _: fails != "done",
+    } | {fails: fault}  # fmt: skip
+    record = fetched(half, 1, value=b'{"id": "x"}')
+    with pytest.raises(LookupError, match=fails):
+        admission(half, SimpleNamespace(number=0), **calls).admit([record], 0, 1, 1, 0, NOW)
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_what_is_no_record_is_refused(half: str) -> None:
+    admit = Around(half).admission.admit
+    with pytest.raises(AttributeError):
+        admit([object()], 0, 1, 1, 0, NOW)
+    with pytest.raises(IndexError):
+        admit([], 0, 1, 1, 0, NOW)
