@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prosody._core import rolling_window_c, rolling_window_py
+from prosody._core import (
+    outcome_window_c,
+    outcome_window_py,
+    rolling_window_c,
+    rolling_window_py,
+)
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -24,6 +29,9 @@ RUN = 1e-7
 
 both_halves = pytest.mark.parametrize(
     "half", [rolling_window_c, rolling_window_py], ids=["cython", "python"]
+)
+of_outcomes = pytest.mark.parametrize(
+    "half", [outcome_window_c, outcome_window_py], ids=["cython", "python"]
 )
 all_sizes = pytest.mark.parametrize("size", SIZES)
 
@@ -126,7 +134,7 @@ def test_a_bucket_leaves(benchmark: BenchmarkFixture, half: Any, size: int) -> N
     benchmark.pedantic(lambda window, now: window.used(0, now), setup=full, rounds=5)
 
 
-@both_halves
+@of_outcomes
 def test_record(benchmark: BenchmarkFixture, half: Any) -> None:
     """One outcome."""
     window = half.OutcomeWindow(WINDOW, 20)
@@ -141,7 +149,7 @@ def test_record(benchmark: BenchmarkFixture, half: Any) -> None:
     assert window.counts(WINDOW)[1] == 0
 
 
-@both_halves
+@of_outcomes
 def test_failure_rate(benchmark: BenchmarkFixture, half: Any) -> None:
     """What the gate asks."""
     window = half.OutcomeWindow(WINDOW, 20)

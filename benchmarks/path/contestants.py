@@ -14,7 +14,7 @@ from benchmarks.path.work import Checked, Row
 from prosody.broker.protocol import OffsetAndMetadata, TopicPartition
 from prosody.client import ProsodyClient
 from prosody.config import Config
-from prosody.model.message import make_message
+from prosody.consume.decode import make_message
 from prosody.runtime import SystemRuntime
 
 if TYPE_CHECKING:

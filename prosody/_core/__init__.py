@@ -63,7 +63,8 @@ def _compiled() -> _Half:
     from prosody._core.maker_c import maker
     from prosody._core.many_records_c import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_c import OffsetTracker
-    from prosody._core.rolling_window_c import OutcomeWindow, TimeWindow
+    from prosody._core.outcome_window_c import OutcomeWindow
+    from prosody._core.rolling_window_c import TimeWindow
     from prosody._core.vtime_heap_c import VirtualTimeHeap
 
     return _Half(
@@ -82,7 +83,8 @@ def _pure(reason: str) -> _Half:
     from prosody._core.maker_py import maker
     from prosody._core.many_records_py import frame_records, keep_records, key_partitions
     from prosody._core.offset_tracker_py import OffsetTracker
-    from prosody._core.rolling_window_py import OutcomeWindow, TimeWindow
+    from prosody._core.outcome_window_py import OutcomeWindow
+    from prosody._core.rolling_window_py import TimeWindow
     from prosody._core.vtime_heap_py import VirtualTimeHeap
 
     return _Half(

@@ -1,4 +1,4 @@
-"""The outcome window in pure Python: the twin of the one in ``rolling_window_c.pyx``."""
+"""The outcome window in pure Python: the twin of ``outcome_window_c.pyx``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, auto_pickle=False, cdivision=True
-"""The rolling windows, compiled: the twin of ``rolling_window_py.py``, text by text.
+"""The time window, compiled: the twin of ``rolling_window_py.py``, text by text.
 
 How time is cut into buckets and ticks is told in ``window_clock_py.py``.
 """
@@ -10,9 +10,18 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.math cimport INFINITY, fabs, floor, isfinite, nextafter
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
+
+from prosody._core.window_clock_c cimport (
+    WindowClock,
+    count,
+    require,
+    to_float,
+    two_arguments,
+    window_seconds,
+)
 
 from math import inf
 
@@ -22,70 +31,8 @@ cdef int64_t BUCKETS = constants.BUCKETS
 cdef int64_t RING = constants.RING
 cdef int64_t BUCKET_TICKS = constants.BUCKET_TICKS
 cdef int64_t WINDOW_TICKS = constants.WINDOW_TICKS
-cdef double MIN_WINDOW_S = constants.MIN_WINDOW_S
-cdef double MAX_WINDOW_S = constants.MAX_WINDOW_S
-cdef double FARTHEST_BUCKET = constants.FARTHEST_BUCKET
-cdef Py_ssize_t MAX_COUNT = constants.MAX_COUNT
 cdef Py_ssize_t RECENT_SHARE = constants.RECENT_SHARE
 cdef Py_ssize_t MAX_RECENT = constants.MAX_RECENT
-
-
-@cython.internal
-cdef class _Clock:
-    """Where ``now`` lies in buckets and ticks. It never goes back."""
-
-    cdef object __weakref__
-    cdef double _window
-    cdef double _width
-    cdef double _farthest
-    cdef double _latest
-    cdef int64_t _bucket
-    cdef int64_t _tick
-
-    cdef void _set_clock(self, double window) noexcept:
-        self._window = window
-        self._width = window / BUCKETS
-        self._farthest = self._width * FARTHEST_BUCKET
-        self._latest = -INFINITY
-
-    cdef double _checked(self, str method, now) except? -1.0:
-        """``now`` as a float, or the refusal; the clock is not moved yet."""
-        cdef double seconds
-        if PyFloat_CheckExact(now):
-            seconds = now
-        elif PyLong_CheckExact(now):
-            seconds = _to_float(now)
-        else:
-            raise TypeError(f"{method}: now must be a float, not {type(now).__name__}")
-        if not -self._farthest <= seconds <= self._farthest:
-            if not isfinite(seconds):
-                raise ValueError(f"{method}: now must be finite, not {seconds!r}")
-            raise ValueError(
-                f"{method}: now must lie between {-self._farthest!r} and {self._farthest!r} "
-                f"for a window of {self._window!r} s, not {seconds!r}"
-            )
-        return seconds
-
-    cdef inline void _locate(self, double now, int64_t* bucket, int64_t* tick) noexcept:
-        """The bucket and the tick of ``now``: a later time never lies in an earlier place."""
-        bucket[0] = <int64_t>floor(now / self._width)
-        tick[0] = <int64_t>((now - bucket[0] * self._width) / self._width * BUCKET_TICKS)
-        # The quotients are rounded, so the tick may come out just outside the bucket.
-        tick[0] = min(max(tick[0], 0), BUCKET_TICKS - 1)
-
-    cdef double _reached(self, int64_t bucket, int64_t tick) noexcept:
-        """A time that lies at ``tick`` of ``bucket`` or, by float spacing, just behind it."""
-        cdef double now = bucket * self._width + <double>tick / BUCKET_TICKS * self._width
-        cdef double size = max(fabs(now), self._width)
-        cdef double step = nextafter(size, INFINITY) - size
-        cdef int64_t at_bucket = 0
-        cdef int64_t at_tick = 0
-        while True:
-            self._locate(now, &at_bucket, &at_tick)
-            if at_bucket > bucket or (at_bucket == bucket and at_tick >= tick):
-                return now
-            now += step
-            step += step
 
 
 @cython.final
@@ -132,7 +79,7 @@ cdef enum:
 
 
 @cython.final
-cdef class TimeWindow(_Clock):
+cdef class TimeWindow(WindowClock):
     """Time used per key over a sliding window; see ``protocols_qos.TimeWindow``.
 
     What it promises, and by which rule keys are evicted, is told in ``rolling_window_py.py``.
@@ -157,9 +104,9 @@ cdef class TimeWindow(_Clock):
     cdef _Key _last
 
     def __cinit__(self, *arguments, **named):
-        window, cache_size = _two("TimeWindow", "window", "cache_size", arguments, named)
-        cdef double seconds = _window("TimeWindow", window)
-        cdef Py_ssize_t size = _count("TimeWindow", "cache_size", cache_size)
+        window, cache_size = two_arguments("TimeWindow", "window", "cache_size", arguments, named)
+        cdef double seconds = window_seconds("TimeWindow", window)
+        cdef Py_ssize_t size = count("TimeWindow", "cache_size", cache_size)
         self._copy = <uint32_t*>PyMem_Malloc(RING * sizeof(uint32_t))
         if self._copy == NULL:
             raise MemoryError
@@ -306,7 +253,7 @@ cdef class TimeWindow(_Clock):
         if PyFloat_CheckExact(limit):
             most = limit
         elif PyLong_CheckExact(limit):
-            most = _to_float(limit)
+            most = to_float(limit)
         else:
             raise TypeError(f"room_at: limit must be a float, not {type(limit).__name__}")
         if not most >= 0.0:
@@ -357,49 +304,49 @@ cdef class TimeWindow(_Clock):
             entry = self._heap[place]
             listed[entry.serial] = entry.total, entry.number, entry.serial, <object>entry.state
             if place:
-                _require(not _before(&entry, &self._heap[(place - 1) >> 1]), "no heap")
-        _require(0 <= self._tick < BUCKET_TICKS, "a tick out of range")
-        _require(len(listed) == self._heap_size <= self._heap_room, "two entries have one serial")
+                require(not _before(&entry, &self._heap[(place - 1) >> 1]), "no heap")
+        require(0 <= self._tick < BUCKET_TICKS, "a tick out of range")
+        require(len(listed) == self._heap_size <= self._heap_room, "two entries have one serial")
         for key, found in self._keys.items():
             state = <_Key>found
-            _require(state.key == <PyObject*>key, "a key is filed under another")
-            _require(state.buckets != NULL, "a forgotten key is remembered")
-            _require(state.running or state.total > 0, "an unused key is remembered")
+            require(state.key == <PyObject*>key, "a key is filed under another")
+            require(state.buckets != NULL, "a forgotten key is remembered")
+            require(state.running or state.total > 0, "an unused key is remembered")
             total = 0
             for place in range(RING):
                 total += state.buckets[place]
-                _require(state.buckets[place] <= BUCKET_TICKS, "a bucket runs over")
-            _require(total == state.total, "the total does not add up")
+                require(state.buckets[place] <= BUCKET_TICKS, "a bucket runs over")
+            require(total == state.total, "the total does not add up")
             running += state.running
             if state.running:
-                _require(
+                require(
                     (state.began, state.began_tick) <= (self._bucket, self._tick),
                     "a run begins after now",
                 )
             if state.total:
                 used += 1
-                _require(self._bucket - BUCKETS <= state.oldest <= self._bucket, "too old a bucket")
-                _require(state.buckets[_place(state.oldest)] > 0, "the oldest bucket is empty")
+                require(self._bucket - BUCKETS <= state.oldest <= self._bucket, "too old a bucket")
+                require(state.buckets[_place(state.oldest)] > 0, "the oldest bucket is empty")
                 for bucket in range(self._bucket - BUCKETS, state.oldest):
-                    _require(state.buckets[_place(bucket)] == 0, "an older bucket is not empty")
-                _require(state in self._wheel[_place(state.oldest)], "a key is not in the wheel")
-                _require(0 < state.number <= self._ends, "a number out of range")
+                    require(state.buckets[_place(bucket)] == 0, "an older bucket is not empty")
+                require(state in self._wheel[_place(state.oldest)], "a key is not in the wheel")
+                require(0 < state.number <= self._ends, "a number out of range")
             if state.serial:
-                _require(state.serial in listed, "an entry is lost")
+                require(state.serial in listed, "an entry is lost")
                 found = listed[state.serial]
-                _require(found[3] is state, "an entry is another's")
-                _require(found[:2] <= (state.total, state.number), "an entry is too high")
-                _require(found[0] == state.listed, "an entry's time is another")
+                require(found[3] is state, "an entry is another's")
+                require(found[:2] <= (state.total, state.number), "an entry is too high")
+                require(found[0] == state.listed, "an entry's time is another")
             elif not state.running:
-                _require(self._is_recent(state), "a key cannot be evicted")
-        _require(running == self._running, "running does not add up")
-        _require(len(self._keys) - running <= self._cache_size, "too many keys are remembered")
+                require(self._is_recent(state), "a key cannot be evicted")
+        require(running == self._running, "running does not add up")
+        require(len(self._keys) - running <= self._cache_size, "too many keys are remembered")
         for states in self._wheel:
             wheel += len(states)
-        _require(used == wheel, "a lost key is in the wheel")
-        _require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
+        require(used == wheel, "a lost key is in the wheel")
+        require(len(self._recent) == min(self._recent_size, self._ends), "the recent keys")
         if self._last is not None:
-            _require(self._keys.get(self._last_key) is self._last, "the last key is another's")
+            require(self._keys.get(self._last_key) is self._last, "the last key is another's")
 
     cdef list _move(self, double now):
         """Let it be ``now``; returns the keys forgotten by that, or None."""
@@ -545,7 +492,7 @@ cdef class TimeWindow(_Clock):
         cdef Listed least
         cdef int64_t place
         while True:
-            _require(self._heap_size > 0, "there are too many keys, and none can go")
+            require(self._heap_size > 0, "there are too many keys, and none can go")
             least = self._heap[0]
             state = <_Key>least.state
             self._unlist_least()
@@ -588,113 +535,6 @@ cdef class TimeWindow(_Clock):
         return 0
 
 
-@cython.final
-cdef class OutcomeWindow(_Clock):
-    """Successes and failures over a sliding window; see ``protocols_qos.OutcomeWindow``.
-
-    What it promises is told in ``outcome_window_py.py``. State is made in ``__cinit__``, so that
-    there is no half-made window to be had.
-    """
-
-    cdef int64_t* _of_successes
-    cdef int64_t* _of_failures
-    cdef int64_t _successes
-    cdef int64_t _failures
-    cdef int64_t _minimum
-
-    def __cinit__(self, *arguments, **named):
-        window, minimum = _two("OutcomeWindow", "window", "minimum", arguments, named)
-        cdef double seconds = _window("OutcomeWindow", window)
-        self._minimum = _count("OutcomeWindow", "minimum", minimum)
-        self._of_successes = <int64_t*>PyMem_Calloc(BUCKETS, sizeof(int64_t))
-        self._of_failures = <int64_t*>PyMem_Calloc(BUCKETS, sizeof(int64_t))
-        if self._of_successes == NULL or self._of_failures == NULL:
-            raise MemoryError
-        self._set_clock(seconds)
-
-    def __dealloc__(self):
-        PyMem_Free(self._of_successes)
-        PyMem_Free(self._of_failures)
-
-    def __reduce__(self):
-        raise TypeError("an OutcomeWindow is live state: it can be neither copied nor pickled")
-
-    def __repr__(self):
-        return (
-            f"OutcomeWindow(window={self._window!r}, minimum={self._minimum}, "
-            f"successes={self._successes}, failures={self._failures})"
-        )
-
-    def record(self, failed, now):
-        """One outcome, at ``now`` (seconds).
-
-        :raises TypeError: when ``failed`` is no bool, or ``now`` no float or int.
-        :raises ValueError: when ``now`` is not finite or too far from 0.
-        """
-        cdef int64_t place
-        if type(failed) is not bool:
-            raise TypeError(f"record: failed must be a bool, not {type(failed).__name__}")
-        self._move(self._checked("record", now))
-        place = self._bucket & (BUCKETS - 1)  # a power of two: right below time 0 as well
-        if failed is True:
-            self._of_failures[place] += 1
-            self._failures += 1
-        else:
-            self._of_successes[place] += 1
-            self._successes += 1
-
-    def counts(self, now):
-        """Successes and failures in the window: never too many, at most a bucket's too few.
-
-        :raises TypeError: when ``now`` is no float or int.
-        :raises ValueError: when ``now`` is not finite or too far from 0.
-        """
-        self._move(self._checked("counts", now))
-        return self._successes, self._failures
-
-    def failure_rate(self, now):
-        """Failures as a share of all outcomes; None below the minimum sample.
-
-        :raises TypeError: when ``now`` is no float or int.
-        :raises ValueError: when ``now`` is not finite or too far from 0.
-        """
-        self._move(self._checked("failure_rate", now))
-        if self._successes + self._failures < self._minimum:
-            return None
-        return <double>self._failures / <double>(self._successes + self._failures)
-
-    def check_valid(self):
-        """Assert the invariants; for tests.
-
-        :raises AssertionError: when one does not hold.
-        """
-        cdef int64_t place, successes = 0, failures = 0
-        for place in range(BUCKETS):
-            successes += self._of_successes[place]
-            failures += self._of_failures[place]
-            _require(self._of_successes[place] >= 0, "a count below zero")
-            _require(self._of_failures[place] >= 0, "a count below zero")
-        _require(successes == self._successes, "successes do not add up")
-        _require(failures == self._failures, "failures do not add up")
-
-    cdef void _move(self, double now) noexcept:
-        cdef int64_t bucket = 0
-        cdef int64_t tick = 0
-        cdef int64_t new, place
-        if now <= self._latest:
-            return
-        self._latest = now
-        self._locate(now, &bucket, &tick)
-        self._tick = tick
-        for new in range(self._bucket + 1, min(bucket, self._bucket + BUCKETS) + 1):
-            place = new & (BUCKETS - 1)
-            self._successes -= self._of_successes[place]
-            self._failures -= self._of_failures[place]
-            self._of_successes[place] = 0
-            self._of_failures[place] = 0
-        self._bucket = bucket
-
-
 cdef inline int64_t _place(int64_t bucket) noexcept:
     # Buckets before time 0 have negative numbers, and C divides towards 0.
     cdef int64_t place = bucket % RING
@@ -733,52 +573,3 @@ cdef void _sink(Listed* heap, Py_ssize_t size, Py_ssize_t place, Listed entry) n
         place = under
         under = 2 * place + 1
     heap[place] = entry
-
-
-def _two(name, first, second, arguments, named):
-    # By hand, so that both halves refuse in the same words.
-    given = dict(zip((first, second), arguments)) | named
-    if len(arguments) + len(named) != 2 or given.keys() != {first, second}:
-        raise TypeError(f"{name}() takes exactly two arguments: {first} and {second}")
-    return [given[first], given[second]]
-
-
-def _window(name, window):
-    if type(window) is not float:
-        if type(window) is not int:
-            raise TypeError(f"{name}: window must be a float, not {type(window).__name__}")
-        window = _to_float(window)
-    if not MIN_WINDOW_S <= window <= MAX_WINDOW_S:
-        raise ValueError(
-            f"{name}: window must lie between {MIN_WINDOW_S!r} and {MAX_WINDOW_S!r} seconds, "
-            f"not {window!r}"
-        )
-    return window
-
-
-def _count(name, option, number):
-    if type(number) is not int:
-        raise TypeError(f"{name}: {option} must be an int, not {type(number).__name__}")
-    if not 1 <= number <= MAX_COUNT:
-        raise ValueError(
-            f"{name}: {option} must lie between 1 and {MAX_COUNT}, not {_shown(number)}"
-        )
-    return number
-
-
-def _to_float(seconds):
-    try:
-        return float(seconds)
-    except OverflowError:
-        # Refused, or taken, like the infinity that it rounds to.
-        return inf if seconds > 0 else -inf
-
-
-def _shown(number):
-    # Python refuses to write out an int of thousands of digits, and nobody would read it.
-    return str(number) if number.bit_length() <= 64 else f"an int of {number.bit_length()} bits"
-
-
-def _require(holds, message):
-    if not holds:
-        raise AssertionError(f"rolling window: {message}")

@@ -1,18 +1,15 @@
-"""The rolling windows in pure Python: the twin of ``rolling_window_c.pyx``, text by text."""
+"""The time window in pure Python: the twin of ``rolling_window_c.pyx``, text by text."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, final
 
 from prosody._core.constants import BUCKET_TICKS, BUCKETS, RING
-from prosody._core.outcome_window_py import OutcomeWindow
 from prosody._core.window_clock_py import count, to_float, two_arguments, window_seconds
 from prosody._core.window_keys_py import UsedKey, WindowKeys
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-
-__all__ = ["OutcomeWindow", "TimeWindow"]
 
 TICKS: Final = float(BUCKET_TICKS)
 

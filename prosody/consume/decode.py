@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from prosody.model.message import ExciseMessage, make_message, utc_from_ms
+from prosody._core import maker
+from prosody.model.message import ExciseMessage, message_of, utc_from_ms
 
 if TYPE_CHECKING:
     from prosody.broker.protocol import Headers, Record
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 # msgspec, because it is fast, refuses what is not JSON (NaN, lone surrogates) and keeps whole numbers
 # of any size, which orjson turns into floats.
 decode_json = msgspec.json.Decoder().decode
+
+make_message = maker(
+    message_of("", 0, 0, 0, "", None),
+    ("topic", "partition", "offset", "_timestamp_ms", "key", "payload"),
+    message_of,
+)
+"""``message_of``, for what every record needs once."""
 
 SOURCE_SYSTEM = "source-system"
 SOURCE_KIND = "source-kind"

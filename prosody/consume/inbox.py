@@ -5,26 +5,45 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from prosody._core import Admission
+from prosody._core import Admission, maker
 from prosody.consume.decode import (
     UndecodableError,
     decode_excise,
     decode_json,
     decode_key,
     decode_message,
+    make_message,
 )
 from prosody.model.fields import fields_of
-from prosody.model.message import make_message
-from prosody.model.run import Run, make_run
+from prosody.model.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prosody.broker.protocol import Record
     from prosody.consume.partition import Partition
+    from prosody.model.message import Message
+    from prosody.model.run import Holder
 from prosody.consume.shared import Shared
 
 _log = logging.getLogger("prosody.partition")
+
+
+class _NoHolder:
+    number = 0
+
+
+def run_of(partition: Holder, record: Record, key: str, event: Message, _: tuple[int, str]) -> Run:
+    """The run of a message; its place, given last, is the number of the partition and the key."""
+    return Run(partition, record, key, event)
+
+
+make_run = maker(
+    Run(_NoHolder(), None, "", None),  # type: ignore[arg-type]  # no copy keeps it
+    ("partition", "record", "key", "event", "place"),
+    run_of,
+)
+"""``run_of``, for what every message needs once."""
 
 
 class Inbox:

@@ -20,10 +20,10 @@ from math import inf
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any
 
-from prosody._core import first_step
+from prosody._core import first_step, maker
 from prosody._core.constants import ENDED
 from prosody.middleware.shutdown import unless_cut_short
-from prosody.model.context import make_context
+from prosody.model.context import Context
 from prosody.model.outcome import SUCCESS, Outcome
 from prosody.model.run import WorkClass
 from prosody.stores.protocol import DeferredKind
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from prosody.middleware.scheduler import Scheduler
     from prosody.middleware.telemetry import Telemetry
     from prosody.model.run import Run
+
+make_context = maker(Context(None), ("_run",), Context)  # type: ignore[arg-type]  # no copy keeps it
+"""A context, which every message needs."""
 
 
 class Straight:

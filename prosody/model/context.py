@@ -6,7 +6,6 @@ import contextlib
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from prosody._core import maker
 from prosody.errors import ContextError
 from prosody.model.times import LAST_SECOND, seconds_from_utc, utc_from_seconds
 
@@ -127,10 +126,6 @@ class Context:
                 "cassandra_nodes / PROSODY_CASSANDRA_NODES, or use mock mode"
             )
         return calls
-
-
-make_context = maker(Context(None), ("_run",), Context)  # type: ignore[arg-type]  # no copy keeps it
-"""A context; what every message needs once."""
 
 
 def _seconds(call: str, time: object) -> int:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from prosody._core import maker
-
 # Recursive, as type checkers read it; at run time any JSON value.
 JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
@@ -105,20 +103,13 @@ class Message(MessageFields):
         )
 
 
-def _message(
+def message_of(
     topic: str, partition: int, offset: int, timestamp_ms: int, key: str, payload: Any
 ) -> Message:
+    """A message of a time in milliseconds."""
     fields = MessageFields(topic, partition, offset, timestamp_ms, key, payload)
     fields.__class__ = Message
     return fields  # type: ignore[return-value]  # it is one now
-
-
-make_message = maker(
-    _message("", 0, 0, 0, "", None),
-    ("topic", "partition", "offset", "_timestamp_ms", "key", "payload"),
-    _message,
-)
-"""A message of a time in milliseconds; what every record needs once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prosody._core import maker
 from prosody.model.times import utc_from_seconds
 from prosody.model.trace import carried
 
@@ -232,22 +231,6 @@ class Run:
         assert self.timer is not None, "a run has a record or a timer"
         time = getattr(self.event, "time", None) or utc_from_seconds(self.timer.time)
         return f"timer {time:%Y-%m-%dT%H:%M:%SZ}"
-
-
-class _NoHolder:
-    number = 0
-
-
-def _run(partition: Holder, record: Record, key: str, event: Message, _: tuple[int, str]) -> Run:
-    return Run(partition, record, key, event)
-
-
-make_run = maker(
-    Run(_NoHolder(), None, "", None),  # type: ignore[arg-type]  # no copy keeps it
-    ("partition", "record", "key", "event", "place"),
-    _run,
-)
-"""The run of a message; its place is the number of the partition and the key."""
 
 
 def shorten(key: str, limit: int = 80) -> str:

@@ -16,7 +16,7 @@ STRUCTURES = {
     "OffsetTracker": "offset_tracker",
     "VirtualTimeHeap": "vtime_heap",
     "TimeWindow": "rolling_window",
-    "OutcomeWindow": "rolling_window",
+    "OutcomeWindow": "outcome_window",
 }
 """The module of each class, without the half."""
 FUNCTIONS = {

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosody.broker.protocol import TopicPartition
-from prosody.model.message import _message
-from prosody.model.run import _run
+from prosody.consume.inbox import run_of
+from prosody.model.message import message_of
 from tests.core.halves import HALVES, core_function
 
 PLACE = TopicPartition("orders", 2)
@@ -32,12 +32,12 @@ def admission(half: str, partition: Any, **calls: Any) -> Any:
     maker = core_function(half, "maker")
     message = ("topic", "partition", "offset", "_timestamp_ms", "key", "payload")
     run = ("partition", "record", "key", "event", "place")
-    example: Any = _run(partition, None, "", None, (0, ""))  # type: ignore[arg-type]
+    example: Any = run_of(partition, None, "", None, (0, ""))  # type: ignore[arg-type]
     return core_function(half, "Admission")(
         partition,
         decode=decode,
-        message=maker(_message("", 0, 0, 0, "", None), message, _message),
-        run=maker(example, run, _run),
+        message=maker(message_of("", 0, 0, 0, "", None), message, message_of),
+        run=maker(example, run, run_of),
         mark=MARK,
         **calls,
     )

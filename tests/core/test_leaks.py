@@ -244,7 +244,7 @@ STRUCTURES = {
     offset_tracker: "offset_tracker",
     virtual_time_heap: "vtime_heap",
     time_window: "rolling_window",
-    outcome_window: "rolling_window",
+    outcome_window: "outcome_window",
 }
 
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prosody.model import context, message, run
+from prosody.consume import decode, inbox
+from prosody.middleware import straight
+from prosody.model.context import Context
+from prosody.model.message import message_of
 from tests.core.halves import HALVES, core_function
 
 if TYPE_CHECKING:
@@ -121,9 +124,9 @@ class Holder:
 @pytest.mark.parametrize(
     ("make", "plain", "values"),
     [
-        (message.make_message, message._message, ("orders", 2, 7, 1_001, "k", {"a": 1})),
-        (run.make_run, run._run, (Holder(), object(), "k", object(), (3, "k"))),
-        (context.make_context, context.Context, (object(),)),
+        (decode.make_message, message_of, ("orders", 2, 7, 1_001, "k", {"a": 1})),
+        (inbox.make_run, inbox.run_of, (Holder(), object(), "k", object(), (3, "k"))),
+        (straight.make_context, Context, (object(),)),
     ],
     ids=["message", "run", "context"],
 )

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosody import ExciseMessage, Message, Timer
-from prosody.model.message import make_message, ms_from_utc, utc_from_ms
+from prosody.model.message import message_of, ms_from_utc, utc_from_ms
 
 FIELDS = ["topic", "partition", "offset", "timestamp", "key", "payload"]
 LAST_MS = 253_402_300_799_999
@@ -29,7 +29,7 @@ def message(**fields: Any) -> Message:
 
 def polled() -> Message:
     """The same message, built as the library builds it."""
-    return make_message("orders", 1, 2, 1_001, "k", {"a": [1]})
+    return message_of("orders", 1, 2, 1_001, "k", {"a": [1]})
 
 
 @pytest.mark.parametrize("made", [message(), polled()], ids=["made", "polled"])
@@ -89,7 +89,7 @@ def test_timestamps_are_exact(milliseconds: int) -> None:
     assert when.tzinfo is UTC
     assert ms_from_utc(when) == milliseconds
     assert when - utc_from_ms(0) == timedelta(milliseconds=milliseconds)
-    assert make_message("t", 0, 0, milliseconds, "k", None).timestamp == when
+    assert message_of("t", 0, 0, milliseconds, "k", None).timestamp == when
 
 
 def test_a_timestamp_that_no_datetime_holds_is_the_last_there_is() -> None:
