@@ -288,7 +288,9 @@ class World:
     def _deliver(self) -> None:
         new = [
             record(
-                n, key.encode(), b"{}" if event_id is None else b'{"id":"%b"}' % event_id.encode()
+                n,
+                key.encode(),
+                b'{"id":null}' if event_id is None else b'{"id":"%b"}' % event_id.encode(),
             )
             for n, (key, event_id) in enumerate(self.log)
             if n >= self._received
