@@ -1,0 +1,119 @@
+"""What every message needs: admission, objects made, a handler's first step; both halves.
+
+A benchmark takes 1,000 messages, so milliseconds shown are microseconds for one.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from prosody._core import admission_c, admission_py, first_step_c, first_step_py, maker_c, maker_py
+from prosody._core import fetched_record_c as record_c
+from prosody._core import fetched_record_py as record_py
+from prosody._core import key_queue_c as queue_c
+from prosody._core import key_queue_py as queue_py
+from prosody._core import offset_tracker_c as tracker_c
+from prosody._core import offset_tracker_py as tracker_py
+from prosody.broker.protocol import TopicPartition
+from prosody.consume.decode import SOURCE_SYSTEM, decode_json
+from prosody.consume.inbox import run_of
+from prosody.model.message import message_of
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+MESSAGES = 1_000
+PLACE = TopicPartition("orders", 0)
+HOLDER: Any = SimpleNamespace(number=0)
+
+
+class Half(NamedTuple):
+    admission: Any
+    first_step: Any
+    maker: Any
+    record: Any
+    queue: Any
+    tracker: Any
+
+    def message_maker(self) -> Any:
+        names = ("topic", "partition", "offset", "_timestamp_ms", "key", "payload")
+        return self.maker.maker(message_of("", 0, 0, 0, "", None), names, message_of)
+
+    def run_maker(self) -> Any:
+        names = ("partition", "record", "key", "event", "place")
+        nothing: Any = None
+        return self.maker.maker(run_of(HOLDER, nothing, "", nothing, (0, "")), names, run_of)
+
+
+both_halves = pytest.mark.parametrize(
+    "half",
+    [
+        Half(admission_c, first_step_c, maker_c, record_c, queue_c, tracker_c),
+        Half(admission_py, first_step_py, maker_py, record_py, queue_py, tracker_py),
+    ],
+    ids=["cython", "python"],
+)
+
+
+def record(half: Half, offset: int) -> Any:
+    fetched = SimpleNamespace(
+        offset=offset, timestamp=1_000, key=b"key-%d" % offset,
+        value=b'{"n": %d, "text": "hello"}' % offset, headers=((SOURCE_SYSTEM, b"shop"),),
+    )  # fmt: skip
+    return half.record.FetchedRecord(PLACE, fetched)
+
+
+@both_halves
+def test_admit(benchmark: BenchmarkFixture, half: Half) -> None:
+    """Records with a key each, from their bytes into the key queue."""
+    records = [record(half, offset) for offset in range(MESSAGES)]
+
+    @benchmark
+    def admitted() -> Any:
+        tracker, queue = half.tracker.OffsetTracker(), half.queue.KeyQueue()
+        admission = half.admission.Admission(
+            HOLDER,
+            track=tracker.admit,
+            done=tracker.complete,
+            push=queue.push,
+            ready=lambda _: None,
+            decode=decode_json,
+            message=half.message_maker(),
+            run=half.run_maker(),
+            mark=(SOURCE_SYSTEM, b"us"),
+            allows=None,
+            identify=lambda _: None,
+        )
+        return admission.admit(records, 0, MESSAGES, MESSAGES, -1, 0.0)
+
+    assert admitted == (MESSAGES, 0)
+
+
+@both_halves
+def test_make_a_message(benchmark: BenchmarkFixture, half: Half) -> None:
+    make = half.message_maker()
+
+    @benchmark
+    def message() -> Any:
+        for offset in range(MESSAGES):
+            made = make("orders", 0, offset, 1_000, "k", None)
+        return made
+
+    assert message.offset == MESSAGES - 1
+
+
+@both_halves
+def test_first_step(benchmark: BenchmarkFixture, half: Half) -> None:
+    """Of a handler that does nothing."""
+
+    async def handler(_: object) -> None:
+        pass
+
+    @benchmark
+    def run() -> None:
+        step = half.first_step.first_step
+        for _ in range(MESSAGES):
+            step(handler(None))
