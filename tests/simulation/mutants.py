@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prosody._core import KeyQueue
 from prosody.broker.memory import group as memory_group
 from prosody.broker.protocol import OffsetAndMetadata, Start, TopicPartition
-from prosody.consume import assignment, committer, lanes, partition, progress
+from prosody.consume import assignment, committer, inbox, lanes, partition, progress
 from prosody.consume.shared import Shared
 from prosody.errors import BrokerError
 from prosody.middleware import retry, scheduler, shutdown, straight
@@ -300,12 +300,18 @@ def lanes_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def done_when_admitted(patch: pytest.MonkeyPatch) -> None:
-    begun = Run.__init__
-    finish = Partition.finish
+    push, finish, plain = Partition.push, Partition.finish, inbox.Admission
 
-    def early(self: Any, holder: Any, record: Any, *more: Any) -> None:
-        begun(self, holder, record, *more)
-        holder.tracker.complete(record.offset)
+    def early(self: Any, run: Run, now: float) -> None:
+        self.tracker.complete(run.record.offset)  # type: ignore[union-attr]  # no timer here
+        push(self, run, now)
+
+    def plain_early(partition: Any, *, push: Any, **calls: Any) -> Any:
+        def pushed(key: str, run: Run) -> Any:
+            partition.tracker.complete(run.record.offset)  # type: ignore[union-attr]
+            return push(key, run)
+
+        return plain(partition, push=pushed, **calls)
 
     def late(self: Any, run: Run, outcome: Any) -> None:
         tracker, self.tracker = self.tracker, _Deaf()
@@ -314,7 +320,8 @@ def done_when_admitted(patch: pytest.MonkeyPatch) -> None:
         finally:
             self.tracker = tracker
 
-    patch.setattr(Run, "__init__", early)
+    patch.setattr(Partition, "push", early)
+    patch.setattr(inbox, "Admission", plain_early)
     patch.setattr(Partition, "finish", late)
 
 

@@ -92,7 +92,6 @@ class CooperativeAssignment(Assignment):
         if self._closed:
             return
         self._lose_if_reset()
-        self._note_positions()
         await self._join_begins()
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
@@ -101,6 +100,7 @@ class CooperativeAssignment(Assignment):
             return
         # The id may have been reset, and given anew, while the join was repeated.
         self._lose_if_reset()
+        self._note_positions()
         given = self._join_ends(assigned)
         self._lose([tp for tp in self.held if tp not in given])
         release, self._to_release = self._to_release, frozenset()
@@ -161,7 +161,7 @@ class CooperativeAssignment(Assignment):
             self._lose(tuple(self.held))
 
     def _note_positions(self) -> None:
-        """What aiokafka is about to forget; where it did not have the position, ours is newer."""
+        """What aiokafka has just forgotten; where it did not have the position, ours is newer."""
         for tp in self.pollable:
             holding = self.held[tp]
             if holding.position is None:

@@ -49,16 +49,13 @@ def raise_coordination_error(consumer: Any) -> None:
 
 
 def waiter(consumer: Any) -> asyncio.Future[None]:
-    """A future set when records arrive, or, during a rebalance, when it is over.
+    """A future set when records arrive.
 
     ``getmany`` with a timeout has no wake, and cancelling it leaks a count in ``fetch_context``, after
     which aiokafka believes for ever that someone is polling. Whoever holds this future may set it, and
     waits for it in ``wait_as_poller``.
     """
-    if is_reassigning(consumer):
-        future: asyncio.Future[None] = consumer._subscription.wait_for_assignment()
-    else:
-        future = consumer._fetcher._create_fetch_waiter()
+    future: asyncio.Future[None] = consumer._fetcher._create_fetch_waiter()
     return future
 
 
@@ -69,9 +66,6 @@ async def wait_as_poller(consumer: Any, future: asyncio.Future[None]) -> None:
     try:
         await future
     finally:
-        # aiokafka forgets these at the end of a rebalance, which takes as long as brokers are away.
-        if future in subscription._assignment_waiters:
-            subscription._assignment_waiters.remove(future)
         # ``fetch_context`` does this too, but not when the block is left by an exception.
         subscription._fetch_count -= 1
         if subscription._fetch_count == 0:

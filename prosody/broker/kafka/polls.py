@@ -84,15 +84,21 @@ class Polls:
         if consumer._closed:
             return {}
         if internals.is_reassigning(consumer):
+            # ``getmany`` would wait for the end of the join; what is pollable is ours all the time.
             internals.raise_coordination_error(consumer)
-            return {}
-        # It takes nothing here, but keeps the membership and drops what is no longer assigned.
-        await consumer.getmany(NOT_ASSIGNED, timeout_ms=0)
+        else:
+            # It takes nothing here, but keeps the membership and drops what is no longer assigned.
+            await consumer.getmany(NOT_ASSIGNED, timeout_ms=0)
         self._forget_others(assignment)
         if self._untold:
             raise BrokerError(self._untold.pop(0), retriable=False)
-        pollable = assignment.pollable
-        asked = {lower: tp for tp in partitions if (lower := pollable.get(tp)) is not None}
+        held, pollable = assignment.held, assignment.pollable
+        asked = {
+            lower: tp
+            for tp in partitions
+            # What was sent elsewhere during a join is not asked for: aiokafka still has it where it was.
+            if (lower := pollable.get(tp)) is not None and held[tp].position is None
+        }
         records: dict[TopicPartition, Sequence[Record]] = {}
         left = max_records
         for lower in self._buffers.partitions():

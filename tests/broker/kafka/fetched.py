@@ -21,6 +21,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
+from prosody.broker.kafka.holding import Holding
 from prosody.broker.kafka.polls import Polls
 from prosody.broker.protocol import TopicPartition
 from tests.support import FakeRuntime
@@ -96,7 +97,7 @@ class Fetched:
         ours = {TopicPartition(*tp): tp for tp in self.lower}
         self.out_of_range: list[tuple[TopicPartition, int | None]] = []
         self.assignment: Any = SimpleNamespace(
-            pollable=dict(ours), held=dict(ours),
+            pollable=dict(ours), held={tp: Holding(lower) for tp, lower in ours.items()},
             out_of_range=lambda tp, offset: self.out_of_range.append((tp, offset)),
         )  # fmt: skip
         for tp in self.lower:

@@ -100,9 +100,9 @@ class Node:
         while True:
             await asyncio.sleep(self.chance.choice([0.1, 0.4, 0.9]))
             await self.consumer.frozen.wait()
-            if self.consumer.reassigning:
-                continue
             for tp, lower in list(self.assignment.pollable.items()):
+                if self.assignment.held[tp].position is not None:
+                    continue  # nor does ``Polls``: it was sent elsewhere during a join
                 state = self.consumer._states[lower]
                 end = self.world.group.ends[tp]
                 for offset in range(state._position, min(state._position + 5, end)):

@@ -44,16 +44,17 @@ async def test_membership(consumer: Any) -> None:
     assert internals.membership(consumer) == fresh
 
 
-async def test_a_waiter_during_a_rebalance_waits_for_its_end(consumer: Any) -> None:
+async def test_whether_a_join_is_under_way(consumer: Any) -> None:
     assert internals.is_reassigning(consumer)
-    future = internals.waiter(consumer)
-    consumer._subscription._notify_assignment_waiters()
-    assert future.done()
-
-
-async def test_a_waiter_otherwise_waits_for_records(consumer: Any) -> None:
     consumer._subscription.assign_from_user([TopicPartition("t", 0)])
     assert not internals.is_reassigning(consumer)
+
+
+@pytest.mark.parametrize("assigned", [True, False])
+async def test_a_waiter_waits_for_records(consumer: Any, assigned: bool) -> None:
+    """During a join too: what stays is fetched all the time."""
+    if assigned:
+        consumer._subscription.assign_from_user([TopicPartition("t", 0)])
     future = internals.waiter(consumer)
     assert future in consumer._fetcher._fetch_waiters
     future.set_result(None)
@@ -75,14 +76,23 @@ async def test_waiting_counts_as_polling_also_when_cancelled(consumer: Any) -> N
     assert subscription._last_fetch_ended > before
 
 
-async def test_waiting_for_the_end_of_a_rebalance_leaves_nothing_behind(consumer: Any) -> None:
+async def test_waiting_leaves_nothing_behind(consumer: Any) -> None:
     await asyncio.sleep(0)  # aiokafka's fetcher waits too
-    before = list(consumer._subscription._assignment_waiters)
+    before = list(consumer._subscription._assignment_waiters), set(consumer._fetcher._fetch_waiters)
     for _ in range(10):
         future = internals.waiter(consumer)
         asyncio.get_running_loop().call_soon(future.set_result, None)
         await internals.wait_as_poller(consumer, future)
-    assert consumer._subscription._assignment_waiters == before
+    await asyncio.sleep(0)
+    assert consumer._subscription._assignment_waiters == before[0]
+    assert consumer._fetcher._fetch_waiters == before[1]
+
+
+async def test_a_coordinators_error_ends_the_wait(consumer: Any) -> None:
+    future = internals.waiter(consumer)
+    consumer._subscription.abort_waiters(ValueError("told"))
+    with pytest.raises(ValueError, match="told"):
+        await internals.wait_as_poller(consumer, future)
 
 
 async def test_the_coordinators_errors_can_be_asked_for(consumer: Any) -> None:

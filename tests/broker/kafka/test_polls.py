@@ -97,6 +97,39 @@ async def test_good_records_before_a_bad_batch_come_out(one: Fetched) -> None:
     assert one.position(0) == 3
 
 
+async def test_what_stays_is_polled_while_a_join_is_under_way(two: Fetched) -> None:
+    for partition in range(2):
+        two.write(partition, (4, batch(*range(5))))
+    assert await two.poll(records_max=2) == {0: [0, 1]}
+    two.subscription.begin_reassignment()
+    assert await two.poll(records_max=4) == {1: [0, 1, 2, 3]}
+    assert (two.position(0), two.position(1)) == (2, 4)
+    two.assignment.pollable.pop(TopicPartition("t", 1))  # it is to move
+    assert await two.poll() == {0: [2, 3, 4]}
+
+
+async def test_a_partition_sent_elsewhere_during_a_join_waits_for_its_end(two: Fetched) -> None:
+    """Its records come from where aiokafka has it, and would be taken for those behind the new place."""
+    for partition in range(2):
+        two.write(partition, (4, batch(*range(5))))
+    two.subscription.begin_reassignment()
+    holding = two.assignment.held[TopicPartition("t", 0)]
+    holding.position = 3
+    assert await two.poll() == {1: [0, 1, 2, 3, 4]}
+    holding.position = None
+    assert await two.poll() == {0: [0, 1, 2, 3, 4]}
+
+
+async def test_what_the_coordinator_has_to_say_is_told_during_a_join(one: Fetched) -> None:
+    def check_errors() -> None:
+        raise lower.GroupAuthorizationFailedError("g")
+
+    one.subscription.begin_reassignment()
+    one.consumer._coordinator.check_errors = check_errors
+    with pytest.raises(BrokerError, match="GroupAuthorizationFailed"):
+        await one.poll()
+
+
 async def test_a_partition_that_was_given_away_is_forgotten(one: Fetched) -> None:
     one.write(0, (1, damaged(0, 1)))
     with pytest.raises(BrokerError):

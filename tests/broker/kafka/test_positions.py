@@ -48,6 +48,16 @@ async def test_a_beginning_that_ends_after_the_state_was_replaced(stage: Stage) 
 
 
 @on_stage
+async def test_what_was_polled_during_a_join_is_not_polled_again(stage: Stage) -> None:
+    await stage.join(ONE)
+    stage.polled_to(ONE, 41)
+    await stage.revoke()
+    stage.polled_to(ONE, 55)
+    await stage.assign(ONE)
+    assert stage.position(ONE) == 55
+
+
+@on_stage
 async def test_a_join_that_is_repeated_keeps_what_was_noted(stage: Stage) -> None:
     await stage.join(ONE)
     stage.polled_to(ONE, 41)

@@ -123,6 +123,12 @@ MUTANTS: dict[str, Mutant] = {
         "        if",
         on_handover.test_what_moves_is_drained_while_assigned_and_then_not_claimed,
     ),
+    "positions are noted before the join, and not after it": (
+        handover,
+        "        self._note_positions()\n        given = ",
+        "        given = ",
+        on_positions.test_what_was_polled_during_a_join_is_not_polled_again,
+    ),
     "a position is noted over a seek": (
         handover,
         "            if holding.position is None:\n",
