@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from prosody.broker.protocol import Record
     from prosody.consume.partition import Partition
+    from prosody.consume.shared import Shared
     from prosody.model.message import Message
     from prosody.model.run import Holder
-from prosody.consume.shared import Shared
 
 _log = logging.getLogger("prosody.partition")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -14,6 +16,7 @@ from prosody.broker.protocol import TopicPartition
 from prosody.consume.inbox import run_of
 from prosody.model.message import message_of
 from tests.core.halves import HALVES, core_function
+from tests.mutant import mutant
 
 PLACE = TopicPartition("orders", 2)
 MARK = ("source-system", b"me")
@@ -107,59 +110,109 @@ def expected(
     return (at, room), calls
 
 
-PLAIN = st.fixed_dictionaries(
-    {
-        "key": st.sampled_from([None, b"", b"k", b"ab", "ü".encode()]),
-        "value": st.sampled_from(
-            [b"{}", b"3", b"[1]", b'"id"', b'{"id": "x"}', b'{"id": 3}', b'{"type": "other"}']
-        ),
-        "headers": st.sampled_from([[], [("a", b"1")], [("source-system", b"you"), ("a", None)]]),
-        "timestamp": st.sampled_from([0, 5, 2**62]),
-    }
-)
-ODD = st.sampled_from(
-    [
-        {"value": None},
-        {"value": b""},
-        {"value": b"{"},
-        {"value": b'"\xff"'},
-        {"value": b"[" * 100_000},
-        {"key": b"\xff"},
-        {"timestamp": -1},
-        {"headers": [MARK]},
-        {"headers": [("a", None), MARK]},
-    ]
-)
-STEPS = st.lists(st.tuples(st.sampled_from([0, 1, 1, 1, 3]), st.one_of(PLAIN, PLAIN, PLAIN, ODD)))
+PLAIN: dict[str, list[Any]] = {
+    "key": [None, b"", b"k", b"ab", "ü".encode()],
+    "value": [b"{}", b"3", b"[1]", b'"id"', b'{"id": "x"}', b'{"id": 3}', b'{"type": "other"}'],
+    "headers": [[], [("a", b"1")], [("source-system", b"you"), ("a", None)]],
+    "timestamp": [0, 5, 2**62],
+}
+ODD: list[dict[str, Any]] = [
+    {"value": None},
+    {"value": b""},
+    {"value": b"{"},
+    {"value": b'"\xff"'},
+    {"value": b"[" * 100_000},
+    {"key": b"\xff"},
+    {"timestamp": -1},
+    {"headers": [MARK]},
+    {"headers": [("a", None), MARK]},
+]
 
 
-@pytest.mark.parametrize("half", HALVES)
-@given(
-    steps=STEPS,
+class Case(NamedTuple):
+    steps: list[tuple[int, dict[str, Any]]]
+    """By how much each offset is higher, 0 for one that comes a second time, and the record's fields."""
+    at: int
+    left_out: int
+    room: int
+    allows: bool
+    identifies: bool
+
+    def check(self, half: str) -> None:
+        records, offset = [], 7
+        for step, fields in self.steps:
+            offset += step
+            records.append(fetched(half, offset, **fields))
+        at, stop = min(self.at, len(records)), max(0, len(records) - self.left_out)
+        around = Around(half, self.allows, self.identifies)
+        answer, calls = expected(records, at, stop, self.room, 7, self.allows, self.identifies)
+        assert around.admission.admit(records, at, stop, self.room, 7, NOW) == answer
+        assert around.calls == calls
+
+
+PLAIN_RECORDS = st.fixed_dictionaries({name: st.sampled_from(PLAIN[name]) for name in PLAIN})
+RECORDS = st.one_of(PLAIN_RECORDS, PLAIN_RECORDS, PLAIN_RECORDS, st.sampled_from(ODD))
+CASES = st.builds(
+    Case,
+    steps=st.lists(st.tuples(st.sampled_from([0, 1, 1, 1, 3]), RECORDS)),
     at=st.integers(0, 3),
     left_out=st.integers(0, 2),
     room=st.integers(0, 8),
     allows=st.booleans(),
     identifies=st.booleans(),
 )
-def test_it_does_what_the_model_does(
-    half: str,
-    steps: list[tuple[int, dict[str, Any]]],
-    at: int,
-    left_out: int,
-    room: int,
-    allows: bool,
-    identifies: bool,
-) -> None:
-    records, offset = [], 7
-    for step, fields in steps:
-        offset += step  # 0: delivered a second time
-        records.append(fetched(half, offset, **fields))
-    at, stop = min(at, len(records)), max(0, len(records) - left_out)
-    around = Around(half, allows, identifies)
-    answer, calls = expected(records, at, stop, room, 7, allows, identifies)
-    assert around.admission.admit(records, at, stop, room, 7, NOW) == answer
-    assert around.calls == calls
+
+
+@pytest.mark.parametrize("half", HALVES)
+@given(case=CASES)
+def test_it_does_what_the_model_does(half: str, case: Case) -> None:
+    case.check(half)
+
+
+MUTANTS = {
+    "what comes a second time is admitted": ("offset <= before", "offset < before"),
+    "where it has come to is forgotten": ("            before = offset\n", ""),
+    "a record without a time is plain": ("timestamp < 0 or ", ""),
+    "an echo is plain": ("(headers and mark in headers)", "False"),
+    "an offset is not tracked": ("            track(offset, now)\n", ""),
+    "what is not chosen is not finished": ("                self._done(offset)\n", ""),
+    "what is not chosen is queued": ("                continue\n", ""),
+    "a message without an id is identified": (' and "id" in payload', ""),
+    "a key that is ready is not told": ("                ready(now)\n", "                pass\n"),
+    "there is always room": ("            room -= 1\n", ""),
+    "it goes beyond the last one": ("while at < stop", "while at < len(records)"),
+    "it goes beyond the room": (" and room > 0:", ":"),
+    "one that cannot be read is passed over": (
+        "                break\n            at += 1",
+        "                pass\n            at += 1",
+    ),
+}
+
+
+def random_case(chance: random.Random) -> Case:
+    def record() -> dict[str, Any]:
+        if chance.random() < 0.2:
+            return chance.choice(ODD)
+        return {name: chance.choice(PLAIN[name]) for name in PLAIN}
+
+    steps = [(chance.choice([0, 1, 1, 1, 3]), record()) for _ in range(chance.randint(0, 6))]
+    flags = chance.random() < 0.5, chance.random() < 0.5
+    return Case(steps, chance.randint(0, 2), chance.randint(0, 2), chance.randint(0, 6), *flags)
+
+
+@pytest.mark.parametrize("name", ["", *MUTANTS])
+def test_a_mutant_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is none: what a mutant shows, it shows because of its change."""
+    old, new = MUTANTS.get(name, ("class Admission", "class Admission"))
+    changed = mutant("_core.admission_py", old, new)
+    monkeypatch.setitem(sys.modules, "prosody._core.admission_py", changed)
+    chance, found = random.Random(1), False
+    for _ in range(300):
+        try:
+            random_case(chance).check("python")
+        except Exception:  # a mutant fails as it likes
+            found = True
+    assert found is bool(name)
 
 
 @pytest.mark.parametrize("half", HALVES)
