@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from prosody._core import admission_c, admission_py, first_step_c, first_step_py, maker_c, maker_py
-from prosody._core import fetched_record_c as record_c
-from prosody._core import fetched_record_py as record_py
-from prosody._core import key_queue_c as queue_c
-from prosody._core import key_queue_py as queue_py
-from prosody._core import offset_tracker_c as tracker_c
-from prosody._core import offset_tracker_py as tracker_py
+from prosody._core import (
+    key_queue_c,
+    key_queue_py,
+    messages_c,
+    messages_py,
+    offset_tracker_c,
+    offset_tracker_py,
+)
 from prosody.broker.protocol import TopicPartition
 from prosody.consume.decode import SOURCE_SYSTEM, decode_json
 from prosody.consume.inbox import run_of
@@ -31,28 +32,25 @@ HOLDER: Any = SimpleNamespace(number=0)
 
 
 class Half(NamedTuple):
-    admission: Any
-    first_step: Any
-    maker: Any
-    record: Any
+    messages: Any
     queue: Any
     tracker: Any
 
     def message_maker(self) -> Any:
         names = ("topic", "partition", "offset", "_timestamp_ms", "key", "payload")
-        return self.maker.maker(message_of("", 0, 0, 0, "", None), names, message_of)
+        return self.messages.maker(message_of("", 0, 0, 0, "", None), names, message_of)
 
     def run_maker(self) -> Any:
         names = ("partition", "record", "key", "event", "place")
         nothing: Any = None
-        return self.maker.maker(run_of(HOLDER, nothing, "", nothing, (0, "")), names, run_of)
+        return self.messages.maker(run_of(HOLDER, nothing, "", nothing, (0, "")), names, run_of)
 
 
 both_halves = pytest.mark.parametrize(
     "half",
     [
-        Half(admission_c, first_step_c, maker_c, record_c, queue_c, tracker_c),
-        Half(admission_py, first_step_py, maker_py, record_py, queue_py, tracker_py),
+        Half(messages_c, key_queue_c, offset_tracker_c),
+        Half(messages_py, key_queue_py, offset_tracker_py),
     ],
     ids=["cython", "python"],
 )
@@ -63,7 +61,7 @@ def record(half: Half, offset: int) -> Any:
         offset=offset, timestamp=1_000, key=b"key-%d" % offset,
         value=b'{"n": %d, "text": "hello"}' % offset, headers=((SOURCE_SYSTEM, b"shop"),),
     )  # fmt: skip
-    return half.record.FetchedRecord(PLACE, fetched)
+    return half.messages.FetchedRecord(PLACE, fetched)
 
 
 @both_halves
@@ -74,7 +72,7 @@ def test_admit(benchmark: BenchmarkFixture, half: Half) -> None:
     @benchmark
     def admitted() -> Any:
         tracker, queue = half.tracker.OffsetTracker(), half.queue.KeyQueue()
-        admission = half.admission.Admission(
+        admission = half.messages.Admission(
             HOLDER,
             track=tracker.admit,
             done=tracker.complete,
@@ -114,6 +112,6 @@ def test_first_step(benchmark: BenchmarkFixture, half: Half) -> None:
 
     @benchmark
     def run() -> None:
-        step = half.first_step.first_step
+        step = half.messages.first_step
         for _ in range(MESSAGES):
             step(handler(None))

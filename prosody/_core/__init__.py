@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from prosody._core import protocols, protocols_calls, protocols_events, protocols_qos
+    from prosody._core import protocols, protocols_events, protocols_messages, protocols_qos
 
 __all__ = [
     "FALLBACK_REASON",
@@ -44,24 +44,21 @@ class _Half(NamedTuple):
     virtual_time_heap: type[protocols_qos.VirtualTimeHeap]
     time_window: type[protocols_qos.TimeWindow]
     outcome_window: type[protocols_qos.OutcomeWindow]
-    fetched_record: type[protocols_events.FetchedRecord]
+    fetched_record: type[protocols_messages.FetchedRecord]
     event_lines: protocols_events.EventLines
     frame_records: protocols_events.FrameRecords
     keep_records: protocols_events.KeepRecords
     key_partitions: protocols_events.KeyPartitions
-    admission: type[protocols_calls.Admission]
-    first_step: protocols_calls.FirstStep
-    maker: protocols_calls.MakerOf
+    admission: type[protocols_messages.Admission]
+    first_step: protocols_messages.FirstStep
+    maker: protocols_messages.MakerOf
 
 
 def _compiled() -> _Half:
-    from prosody._core.admission_c import Admission
     from prosody._core.event_lines_c import event_lines
-    from prosody._core.fetched_record_c import FetchedRecord
-    from prosody._core.first_step_c import first_step
     from prosody._core.key_queue_c import KeyQueue
-    from prosody._core.maker_c import maker
     from prosody._core.many_records_c import frame_records, keep_records, key_partitions
+    from prosody._core.messages_c import Admission, FetchedRecord, first_step, maker
     from prosody._core.offset_tracker_c import OffsetTracker
     from prosody._core.outcome_window_c import OutcomeWindow
     from prosody._core.rolling_window_c import TimeWindow
@@ -75,13 +72,10 @@ def _compiled() -> _Half:
 
 
 def _pure(reason: str) -> _Half:
-    from prosody._core.admission_py import Admission
     from prosody._core.event_lines_py import event_lines
-    from prosody._core.fetched_record_py import FetchedRecord
-    from prosody._core.first_step_py import first_step
     from prosody._core.key_queue_py import KeyQueue
-    from prosody._core.maker_py import maker
     from prosody._core.many_records_py import frame_records, keep_records, key_partitions
+    from prosody._core.messages_py import Admission, FetchedRecord, first_step, maker
     from prosody._core.offset_tracker_py import OffsetTracker
     from prosody._core.outcome_window_py import OutcomeWindow
     from prosody._core.rolling_window_py import TimeWindow

@@ -1,5 +1,4 @@
-"""The interfaces of what records and telemetry events take on their way: records as fetched, lines, and the
-records that hold those."""
+"""The interfaces of what telemetry events are made of: lines, and the records that hold those."""
 
 from __future__ import annotations
 
@@ -7,40 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-
-class FetchedFrom(Protocol):
-    """Where a record was fetched from; aiokafka's ``TopicPartition`` is one."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-
-
-class Fetched(Protocol):
-    """A record of a batch, as aiokafka reads it."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
-
-
-class FetchedRecord(FetchedFrom, Fetched, Protocol):
-    """A record as this project reads it, the shape of ``prosody.broker.protocol.Record``.
-
-    aiokafka's own has eleven fields and is a dataclass; this one is made in a fraction of its time, once
-    for every message, and the compiled one is nothing to the garbage collector.
-    """
-
-    def __init__(self, place: FetchedFrom, fetched: Fetched) -> None: ...
 
 
 class EventParts(Protocol):

@@ -20,14 +20,14 @@ STRUCTURES = {
 }
 """The module of each class, without the half."""
 FUNCTIONS = {
-    "FetchedRecord": "fetched_record",
-    "Admission": "admission",
+    "FetchedRecord": "messages",
+    "Admission": "messages",
     "event_lines": "event_lines",
-    "first_step": "first_step",
+    "first_step": "messages",
     "frame_records": "many_records",
     "keep_records": "many_records",
     "key_partitions": "many_records",
-    "maker": "maker",
+    "maker": "messages",
 }
 """The module of each function, without the half; and of a class that only holds values."""
 

@@ -204,8 +204,8 @@ def random_case(chance: random.Random) -> Case:
 def test_a_mutant_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one is none: what a mutant shows, it shows because of its change."""
     old, new = MUTANTS.get(name, ("class Admission", "class Admission"))
-    changed = mutant("_core.admission_py", old, new)
-    monkeypatch.setitem(sys.modules, "prosody._core.admission_py", changed)
+    changed = mutant("_core.messages_py", old, new)
+    monkeypatch.setitem(sys.modules, "prosody._core.messages_py", changed)
     chance, found = random.Random(1), False
     for _ in range(300):
         try:

@@ -198,7 +198,6 @@ def first_step(module: Any) -> Callable[[int], None]:
 
 
 def admission(module: Any) -> Callable[[int], None]:
-    make = import_module(module.__name__.replace("admission", "maker")).maker
     ended: list[object] = []
     admit = module.Admission(
         SimpleNamespace(number=1),
@@ -207,8 +206,8 @@ def admission(module: Any) -> Callable[[int], None]:
         push=lambda _, run: not ended.append(run),
         ready=lambda _: ended.clear(),
         decode=msgspec.json.decode,
-        message=make(Six(*range(6)), Six.__slots__, Six),
-        run=make(Six(*range(6)), Six.__slots__[:5], lambda *values: Six(*values, None)),
+        message=module.maker(Six(*range(6)), Six.__slots__, Six),
+        run=module.maker(Six(*range(6)), Six.__slots__[:5], lambda *values: Six(*values, None)),
         mark=("a", b"b"),
         allows=lambda payload: payload != 7,
         identify=lambda _: None,
@@ -234,10 +233,10 @@ def admission(module: Any) -> Callable[[int], None]:
 
 
 STRUCTURES = {
-    admission: "admission",
-    maker: "maker",
-    first_step: "first_step",
-    fetched_record: "fetched_record",
+    admission: "messages",
+    maker: "messages",
+    first_step: "messages",
+    fetched_record: "messages",
     event_lines: "event_lines",
     many_records: "many_records",
     key_queue: "key_queue",

@@ -1,18 +1,56 @@
-"""Admission of plain records, in pure Python: the twin of ``admission_c.pyx``."""
+"""What every message needs, in pure Python: the twin of ``messages_c.pyx``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from prosody._core.constants import ENDED
 
-    from prosody._core.protocols_calls import Admitting
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from prosody._core.protocols_messages import Admitting, Fetched, FetchedFrom, Given, Made
+
+
+@final
+class FetchedRecord:
+    """A record of a fetch; see ``protocols_messages.FetchedRecord``."""
+
+    __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+    def __init__(self, place: FetchedFrom, fetched: Fetched) -> None:
+        self.topic = place.topic
+        self.partition = place.partition
+        self.offset = fetched.offset
+        self.timestamp = fetched.timestamp
+        self.key = fetched.key
+        self.value = fetched.value
+        self.headers = tuple(fetched.headers)
+
+    def __repr__(self) -> str:
+        return f"FetchedRecord({self.topic!r}, {self.partition}, {self.offset}, key={self.key!r})"
+
+
+def maker(
+    example: Made,  # the compiled half copies it
+    names: Sequence[str],
+    plain: Callable[Given, Made],
+) -> Callable[Given, Made]:
+    """See ``protocols_messages.MakerOf``."""
+    return plain
 
 
 @final
 class Admission:
-    """Takes records of one partition to its key queue; see ``protocols_calls.Admission``."""
+    """Takes records of one partition to its key queue; see ``protocols_messages.Admission``."""
 
     __slots__ = (
         "_allows", "_decode", "_done", "_identify", "_mark", "_message", "_number", "_partition",
@@ -50,7 +88,7 @@ class Admission:
     def admit(
         self, records: Sequence[Any], at: int, stop: int, room: int, before: int, now: float
     ) -> tuple[int, int]:
-        """See ``protocols_calls.Admission``."""
+        """See ``protocols_messages.Admission``."""
         partition, number, mark = self._partition, self._number, self._mark
         track, push, ready = self._track, self._push, self._ready
         decode, make_message, make_run = self._decode, self._message, self._run
@@ -80,3 +118,11 @@ class Admission:
                 ready(now)
             room -= 1
         return at, room
+
+
+def first_step(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """See ``protocols_messages.FirstStep``."""
+    try:
+        return coroutine.send(None)
+    except StopIteration:
+        return ENDED

@@ -1,7 +1,22 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from prosody._core.protocols_calls import Admitting
+from prosody._core.protocols_messages import Admitting, Fetched, FetchedFrom, Given, Made
+
+class FetchedRecord:
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+    def __init__(self, place: FetchedFrom, fetched: Fetched) -> None: ...
+
+def maker(
+    example: Made, names: Sequence[str], plain: Callable[Given, Made]
+) -> Callable[Given, Made]: ...
 
 class Admission:
     def __init__(
@@ -22,3 +37,5 @@ class Admission:
     def admit(
         self, records: Sequence[Any], at: int, stop: int, room: int, before: int, now: float
     ) -> tuple[int, int]: ...
+
+def first_step(coroutine: Coroutine[Any, Any, Any]) -> Any: ...

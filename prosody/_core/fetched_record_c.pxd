@@ -1,8 +1,0 @@
-cdef class FetchedRecord:
-    cdef readonly str topic
-    cdef readonly object partition
-    cdef readonly object offset
-    cdef readonly object timestamp
-    cdef readonly bytes key
-    cdef readonly bytes value
-    cdef readonly tuple headers
