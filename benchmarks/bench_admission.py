@@ -19,9 +19,8 @@ from prosody._core import (
     offset_tracker_py,
 )
 from prosody.broker.protocol import TopicPartition
-from prosody.consume.decode import SOURCE_SYSTEM, decode_json
-from prosody.consume.inbox import run_of
-from prosody.model.message import message_of
+from prosody.consume.decode import MESSAGE, SOURCE_SYSTEM, decode_json
+from prosody.consume.inbox import RUN
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -35,15 +34,6 @@ class Half(NamedTuple):
     messages: Any
     queue: Any
     tracker: Any
-
-    def message_maker(self) -> Any:
-        names = ("topic", "partition", "offset", "_timestamp_ms", "key", "payload")
-        return self.messages.maker(message_of("", 0, 0, 0, "", None), names, message_of)
-
-    def run_maker(self) -> Any:
-        names = ("partition", "record", "key", "event", "place")
-        nothing: Any = None
-        return self.messages.maker(run_of(HOLDER, nothing, "", nothing, (0, "")), names, run_of)
 
 
 both_halves = pytest.mark.parametrize(
@@ -79,8 +69,8 @@ def test_admit(benchmark: BenchmarkFixture, half: Half) -> None:
             push=queue.push,
             ready=lambda _: None,
             decode=decode_json,
-            message=half.message_maker(),
-            run=half.run_maker(),
+            message=half.messages.maker(*MESSAGE),
+            run=half.messages.maker(*RUN),
             mark=(SOURCE_SYSTEM, b"us"),
             allows=None,
             identify=lambda _: None,
@@ -92,7 +82,7 @@ def test_admit(benchmark: BenchmarkFixture, half: Half) -> None:
 
 @both_halves
 def test_make_a_message(benchmark: BenchmarkFixture, half: Half) -> None:
-    make = half.message_maker()
+    make = half.messages.maker(*MESSAGE)
 
     @benchmark
     def message() -> Any:

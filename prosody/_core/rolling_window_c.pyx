@@ -10,7 +10,6 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
@@ -22,8 +21,6 @@ from prosody._core.window_clock_c cimport (
     two_arguments,
     window_seconds,
 )
-
-from math import inf
 
 from prosody._core import constants
 

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 # of any size, which orjson turns into floats.
 decode_json = msgspec.json.Decoder().decode
 
-make_message = maker(
+MESSAGE = (
     message_of("", 0, 0, 0, "", None),
     ("topic", "partition", "offset", "_timestamp_ms", "key", "payload"),
     message_of,
 )
+"""What a ``maker`` of messages is told."""
+
+make_message = maker(*MESSAGE)
 """``message_of``, for what every record needs once."""
 
 SOURCE_SYSTEM = "source-system"

@@ -38,11 +38,14 @@ def run_of(partition: Holder, record: Record, key: str, event: Message, _: tuple
     return Run(partition, record, key, event)
 
 
-make_run = maker(
+RUN = (
     Run(_NoHolder(), None, "", None),  # type: ignore[arg-type]  # no copy keeps it
     ("partition", "record", "key", "event", "place"),
     run_of,
 )
+"""What a ``maker`` of runs is told."""
+
+make_run = maker(*RUN)
 """``run_of``, for what every message needs once."""
 
 

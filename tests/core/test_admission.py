@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosody.broker.protocol import TopicPartition
-from prosody.consume.inbox import run_of
-from prosody.model.message import message_of
+from prosody.consume.decode import MESSAGE
+from prosody.consume.inbox import RUN
 from tests.core.halves import HALVES, core_function
 from tests.mutant import mutant
 
@@ -33,14 +33,11 @@ def fetched(half: str, offset: int, **fields: Any) -> Any:
 
 def admission(half: str, partition: Any, **calls: Any) -> Any:
     maker = core_function(half, "maker")
-    message = ("topic", "partition", "offset", "_timestamp_ms", "key", "payload")
-    run = ("partition", "record", "key", "event", "place")
-    example: Any = run_of(partition, None, "", None, (0, ""))  # type: ignore[arg-type]
     return core_function(half, "Admission")(
         partition,
         decode=decode,
-        message=maker(message_of("", 0, 0, 0, "", None), message, message_of),
-        run=maker(example, run, run_of),
+        message=maker(*MESSAGE),
+        run=maker(*RUN),
         mark=MARK,
         **calls,
     )

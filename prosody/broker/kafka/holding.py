@@ -18,7 +18,7 @@ class Holding:
         self.releasing = False
         """Whether it is being given up."""
         self.position: int | None = None
-        """The next offset to be polled, while aiokafka does not have it: from before a join, which makes
-        it forget, or because it had no state of the partition to set it in. None: it is there."""
+        """The next offset to be polled, while aiokafka does not have it: the join just ended has made it
+        forget, or it had no state of the partition to set it in. None: it is there."""
         self.seeks = 0
         """Raised with each seek, so that what was on its way before gives way to it."""
