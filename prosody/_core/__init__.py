@@ -15,7 +15,13 @@ import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from prosody._core import protocols, protocols_events, protocols_messages, protocols_qos
+    from prosody._core import (
+        protocols,
+        protocols_events,
+        protocols_fetched,
+        protocols_messages,
+        protocols_qos,
+    )
 
 __all__ = [
     "FALLBACK_REASON",
@@ -33,6 +39,8 @@ __all__ = [
     "keep_records",
     "key_partitions",
     "maker",
+    "read_answer",
+    "read_records",
 ]
 
 
@@ -44,7 +52,9 @@ class _Half(NamedTuple):
     virtual_time_heap: type[protocols_qos.VirtualTimeHeap]
     time_window: type[protocols_qos.TimeWindow]
     outcome_window: type[protocols_qos.OutcomeWindow]
-    fetched_record: type[protocols_messages.FetchedRecord]
+    fetched_record: type[protocols_fetched.FetchedRecord]
+    read_answer: protocols_fetched.ReadAnswer
+    read_records: protocols_fetched.ReadRecords
     event_lines: protocols_events.EventLines
     frame_records: protocols_events.FrameRecords
     keep_records: protocols_events.KeepRecords
@@ -56,9 +66,10 @@ class _Half(NamedTuple):
 
 def _compiled() -> _Half:
     from prosody._core.event_lines_c import event_lines
+    from prosody._core.fetched_c import FetchedRecord, read_answer, read_records
     from prosody._core.key_queue_c import KeyQueue
     from prosody._core.many_records_c import frame_records, keep_records, key_partitions
-    from prosody._core.messages_c import Admission, FetchedRecord, first_step, maker
+    from prosody._core.messages_c import Admission, first_step, maker
     from prosody._core.offset_tracker_c import OffsetTracker
     from prosody._core.outcome_window_c import OutcomeWindow
     from prosody._core.rolling_window_c import TimeWindow
@@ -66,16 +77,17 @@ def _compiled() -> _Half:
 
     return _Half(
         "cython", None, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
-        FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
+        FetchedRecord, read_answer, read_records, event_lines, frame_records, keep_records, key_partitions,
         Admission, first_step, maker,
     )  # fmt: skip
 
 
 def _pure(reason: str) -> _Half:
     from prosody._core.event_lines_py import event_lines
+    from prosody._core.fetched_py import FetchedRecord, read_answer, read_records
     from prosody._core.key_queue_py import KeyQueue
     from prosody._core.many_records_py import frame_records, keep_records, key_partitions
-    from prosody._core.messages_py import Admission, FetchedRecord, first_step, maker
+    from prosody._core.messages_py import Admission, first_step, maker
     from prosody._core.offset_tracker_py import OffsetTracker
     from prosody._core.outcome_window_py import OutcomeWindow
     from prosody._core.rolling_window_py import TimeWindow
@@ -83,7 +95,7 @@ def _pure(reason: str) -> _Half:
 
     return _Half(
         "python", reason, KeyQueue, OffsetTracker, VirtualTimeHeap, TimeWindow, OutcomeWindow,
-        FetchedRecord, event_lines, frame_records, keep_records, key_partitions,
+        FetchedRecord, read_answer, read_records, event_lines, frame_records, keep_records, key_partitions,
         Admission, first_step, maker,
     )  # fmt: skip
 
@@ -117,3 +129,5 @@ key_partitions = _half.key_partitions
 Admission = _half.admission
 first_step = _half.first_step
 maker = _half.maker
+read_answer = _half.read_answer
+read_records = _half.read_records

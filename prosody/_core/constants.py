@@ -53,3 +53,12 @@ BATCH_RECORDS: Final = 16_384
 
 ENDED: Final = object()
 """The coroutine has ended: what ``first_step`` answers then."""
+
+COMPRESSED_OR_CONTROL: Final = 0x27
+"""Bits of the attributes of a batch: a codec, and that it is a marker of a transaction."""
+
+LOG_APPEND_TIME: Final = 0x08
+"""Bit of the attributes of a batch: its records have the time at which the broker wrote it."""
+
+NUMBER_MAX: Final = 2**62
+"""Offsets and times of a batch are below, so that their sums fit into 64 bits."""

@@ -1,18 +1,7 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from prosody._core.protocols_messages import Admitting, Fetched, FetchedFrom, Given, Made
-
-class FetchedRecord:
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-
-    def __init__(self, place: FetchedFrom, fetched: Fetched) -> None: ...
+from prosody._core.protocols_messages import Admitting, Given, Made
 
 def maker(
     example: Made, names: Sequence[str], plain: Callable[Given, Made]

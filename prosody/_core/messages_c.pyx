@@ -8,6 +8,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from types import MemberDescriptorType
 
 from prosody._core.constants import ENDED
+from prosody._core.fetched_c cimport FetchedRecord
 
 
 cdef extern from "Python.h":
@@ -32,35 +33,6 @@ cdef extern from "Python.h":
 
 cdef extern from "structmember.h":
     int T_OBJECT_EX
-
-
-# ``no_gc``: it holds texts, bytes, numbers and tuples of them, nothing that could lead back to it. A fetch
-# brings thousands at once, and the collector would go through all of them, again while they wait.
-@cython.final
-@cython.no_gc
-@cython.freelist(256)
-cdef class FetchedRecord:
-    """A record of a fetch; see ``protocols_messages.FetchedRecord``."""
-
-    cdef readonly str topic
-    cdef readonly object partition
-    cdef readonly object offset
-    cdef readonly object timestamp
-    cdef readonly bytes key
-    cdef readonly bytes value
-    cdef readonly tuple headers
-
-    def __cinit__(self, place, fetched):
-        self.topic = place.topic
-        self.partition = place.partition
-        self.offset = fetched.offset
-        self.timestamp = fetched.timestamp
-        self.key = fetched.key
-        self.value = fetched.value
-        self.headers = tuple(fetched.headers)
-
-    def __repr__(self):
-        return f"FetchedRecord({self.topic!r}, {self.partition}, {self.offset}, key={self.key!r})"
 
 
 cdef bint _is_slot(object slot):

@@ -9,34 +9,7 @@ from prosody._core.constants import ENDED
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from prosody._core.protocols_messages import Admitting, Fetched, FetchedFrom, Given, Made
-
-
-@final
-class FetchedRecord:
-    """A record of a fetch; see ``protocols_messages.FetchedRecord``."""
-
-    __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-
-    def __init__(self, place: FetchedFrom, fetched: Fetched) -> None:
-        self.topic = place.topic
-        self.partition = place.partition
-        self.offset = fetched.offset
-        self.timestamp = fetched.timestamp
-        self.key = fetched.key
-        self.value = fetched.value
-        self.headers = tuple(fetched.headers)
-
-    def __repr__(self) -> str:
-        return f"FetchedRecord({self.topic!r}, {self.partition}, {self.offset}, key={self.key!r})"
+    from prosody._core.protocols_messages import Admitting, Given, Made
 
 
 def maker(

@@ -1,4 +1,4 @@
-"""The interfaces of what every message needs: its record, objects with slots, admission, a first step."""
+"""The interfaces of what every message needs: objects with slots, admission, a first step."""
 
 from __future__ import annotations
 
@@ -9,40 +9,6 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 Given = ParamSpec("Given")
-
-
-class FetchedFrom(Protocol):
-    """Where a record was fetched from; aiokafka's ``TopicPartition`` is one."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-
-
-class Fetched(Protocol):
-    """A record of a batch, as aiokafka reads it."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
-
-
-class FetchedRecord(FetchedFrom, Fetched, Protocol):
-    """A record as this project reads it, the shape of ``prosody.broker.protocol.Record``.
-
-    aiokafka's own has eleven fields and is a dataclass; this one is made in a fraction of its time, once
-    for every message, and the compiled one is nothing to the garbage collector.
-    """
-
-    def __init__(self, place: FetchedFrom, fetched: Fetched) -> None: ...
 
 
 class MakerOf(Protocol):

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from prosody.broker.listeners import RebalanceListener, Taker
 from prosody.broker.values import (
     ConsumerSettings,
     Headers,
@@ -46,32 +47,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Broker", "BrokerAdmin", "BrokerBatches", "BrokerConsumer", "BrokerProducer", "BrokerReader",
     "ConsumerSettings", "Headers", "OffsetAndMetadata", "ProducerSettings", "ReaderSettings",
-    "RebalanceListener", "Record", "SentRecord", "Start", "TopicPartition",
-    "Written",
+    "RebalanceListener", "Record", "SentRecord", "Start", "Taker",
+    "TopicPartition", "Written",
 ]  # fmt: skip
-
-
-class RebalanceListener(Protocol):
-    """Told about every change of assignment. Its methods do not raise."""
-
-    def on_assigned(self, starts: Mapping[TopicPartition, Start]) -> None:
-        """These partitions are now this member's; polling them starts after this returns."""
-        ...
-
-    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """These partitions are given up when this returns; their offsets can be committed until then.
-
-        Cancelled when the group cannot wait any longer (the eager protocol), or at ``stop``.
-        """
-        ...
-
-    def on_lost(self, partitions: frozenset[TopicPartition]) -> None:
-        """These partitions are gone already; nothing of them may be committed."""
-        ...
 
 
 class BrokerConsumer(Protocol):
     """A member of a consumer group."""
+
+    taker: Taker | None
+    """Whom what arrives while a poll waits may be given to, so that the poll goes on; None: nobody."""
 
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group. A topic beginning with ``^`` is a regular expression.

@@ -10,9 +10,9 @@ from prosody.model.fields import fields_of_all
 from prosody.runtime import give_way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from prosody.broker.protocol import BrokerConsumer
+    from prosody.broker.protocol import BrokerConsumer, Record, TopicPartition
     from prosody.consume.assignment import Assignment
     from prosody.runtime import Runtime
 
@@ -43,6 +43,7 @@ class Poller:
         runtime: Runtime,
     ) -> None:
         self._consumer = consumer
+        consumer.taker = self
         self._assignment = assignment
         self._interval_s = interval_s
         self._runtime = runtime
@@ -78,15 +79,37 @@ class Poller:
                 continue
             finally:
                 self._waiting = False
-            self.last_poll = self._runtime.monotonic()
             self._note_success()
-            self.each_turn()
+            self._arrived()
             for topic_partition, records in polled.items():
-                partition = self._assignment.get(topic_partition)
-                if partition is not None:
-                    partition.receive(records)
+                self._hand_on(topic_partition, records)
             # A poll that finds data at once does not suspend: let the lanes have their turn.
             await give_way()
+
+    # Called by the broker client while a poll waits
+
+    def wants(self, partition: TopicPartition) -> bool:
+        """Whether records of a partition need not wait for the end of the poll."""
+        found = self._assignment.get(partition)
+        # After a failure the poll's own end tells that polling succeeds again.
+        return found is not None and found.wants_records and self._failing_since is None
+
+    def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
+        """Hand on what the waiting poll would have brought."""
+        # The partition asks for more when it has admitted them, but this poll goes on for it anyway.
+        self._waiting = False
+        self._arrived()
+        self._hand_on(partition, records)
+        self._waiting = True
+
+    def _arrived(self) -> None:
+        self.last_poll = self._runtime.monotonic()
+        self.each_turn()
+
+    def _hand_on(self, topic_partition: TopicPartition, records: Sequence[Record]) -> None:
+        partition = self._assignment.get(topic_partition)
+        if partition is not None:
+            partition.receive(records)
 
     def _note_failure(self, error: BrokerError) -> None:
         """Say it, once: of an outage that it began, of a refusal what it is."""

@@ -20,7 +20,7 @@ STRUCTURES = {
 }
 """The module of each class, without the half."""
 FUNCTIONS = {
-    "FetchedRecord": "messages",
+    "FetchedRecord": "fetched",
     "Admission": "messages",
     "event_lines": "event_lines",
     "first_step": "messages",

@@ -15,6 +15,8 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
 from prosody._core import FetchedRecord
+from prosody.broker.kafka.chain import Answered
+from prosody.broker.kafka.fetches import Fetches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -31,6 +33,7 @@ class Buffers:
         """Partitions with a header name that is not UTF-8, and what was fetched of them since."""
         fetcher._client = _FetcherClient(fetcher._client, self._bytes)
         fetcher._proc_fetch_request = _telling(fetcher, fetcher._proc_fetch_request)
+        self.fetches = Fetches(fetcher, lambda: not self._bytes)
 
     def partitions(self) -> list[Any]:
         """Those that have something, the longest untouched first."""
@@ -91,7 +94,8 @@ class Buffers:
     def _drop(self, partition: Any) -> None:
         """Have the partition fetched again from its position."""
         self._fetcher._records.pop(partition, None)
-        self._fetcher._notify(self._fetcher._wait_consume_future)
+        if not self.fetches.looks_after(partition):
+            self._fetcher._notify(self._fetcher._wait_consume_future)
 
 
 def _telling(fetcher: Any, fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
@@ -127,6 +131,8 @@ class _FetcherClient:
         return getattr(self._client, name)
 
     async def send(self, node_id: int, request: Any, **options: Any) -> Any:
+        if isinstance(request, Answered):
+            return request.answer()
         answer = await self._client.send(node_id, request, **options)
         if self._kept and isinstance(request, FetchRequest):
             for topic, partitions in answer.topics:

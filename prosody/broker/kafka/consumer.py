@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from prosody.broker.kafka.claims import Claim
     from prosody.broker.kafka.rebalance import Assignment
     from prosody.broker.kafka.security import KafkaSecurity
+    from prosody.broker.listeners import RebalanceListener, Taker
     from prosody.broker.protocol import (
         ConsumerSettings,
         OffsetAndMetadata,
-        RebalanceListener,
         Record,
         TopicPartition,
     )
@@ -75,6 +75,7 @@ class KafkaConsumer:
         self._settings = settings
         self._runtime = runtime
         self._security = security
+        self.taker: Taker | None = None
         self._consumer: Any = None
         self._assignment: Assignment | None = None
         self._polls: Polls
@@ -201,7 +202,8 @@ class KafkaConsumer:
         self, partitions: Collection[TopicPartition], *, max_records: int, timeout_s: float
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         _, assignment = self._started("poll")
-        return await self._polls.poll(assignment, partitions, max_records, timeout_s)
+        taker = self.taker
+        return await self._polls.poll(assignment, partitions, max_records, timeout_s, taker)
 
     def wake(self) -> None:
         if self._assignment is not None:

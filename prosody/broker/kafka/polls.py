@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from prosody.broker.kafka.rebalance import Assignment
-    from prosody.broker.protocol import Record
+    from prosody.broker.protocol import Record, Taker
     from prosody.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Polls:
         partitions: Collection[TopicPartition],
         max_records: int,
         timeout_s: float,
+        taker: Taker | None = None,
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         """See :meth:`prosody.broker.protocol.BrokerConsumer.poll`."""
         deadline = self._runtime.monotonic() + timeout_s
@@ -71,7 +72,12 @@ class Polls:
                 if records or self._woken or remaining_s <= 0:
                     self._woken = False
                     return records
-                await self._wait(remaining_s)
+                if taker is not None:
+                    self._buffers.fetches.waiting = _Waiting(self, assignment, taker)
+                try:
+                    await self._wait(remaining_s)
+                finally:
+                    self._buffers.fetches.waiting = None
 
     async def _take(
         self,
@@ -175,6 +181,27 @@ class Polls:
         """Have a poll that waits look at the buffers; it goes on waiting when it finds nothing."""
         if self._waiting is not None:
             _set(self._waiting)
+
+
+class _Waiting:
+    """A poll that waits, and who takes records meanwhile."""
+
+    def __init__(self, polls: Polls, assignment: Assignment, taker: Taker) -> None:
+        self._polls = polls
+        self._assignment = assignment
+        self._taker = taker
+        self.take = taker.take
+
+    def wants(self, partition: Any) -> bool:
+        """Whether records of a partition are taken; those of others wait in their buffer."""
+        held = self._assignment.held.get(partition)
+        return (
+            held is not None
+            and partition in self._assignment.pollable
+            and held.position is None
+            and partition not in self._polls.unreadable
+            and self._taker.wants(partition)
+        )
 
 
 def _set(future: asyncio.Future[None]) -> None:

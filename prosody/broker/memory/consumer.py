@@ -17,9 +17,10 @@ from prosody.runtime import give_way
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from prosody.broker.listeners import RebalanceListener, Taker
     from prosody.broker.memory.cluster import MemoryCluster
     from prosody.broker.memory.log import MemoryRecord, PartitionLog
-    from prosody.broker.protocol import ConsumerSettings, OffsetAndMetadata, RebalanceListener
+    from prosody.broker.protocol import ConsumerSettings, OffsetAndMetadata
     from prosody.runtime import Runtime
 
 
@@ -44,13 +45,13 @@ class MemoryConsumer:
         self._runtime = runtime
         self._auto_create_topics = auto_create_topics
         self._group = cluster.group(settings.group_id)
+        self.taker: Taker | None = None  # never asked: nothing is between a log and its polls
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
         self._unsettled: set[asyncio.Future[None]] = set()
         """The calls of ``settled`` that wait."""
         self._state = "not started"
-        # Made in start(): a loop is needed.
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # from start() on
         self._follower: Follower | None = None
 
     # -- joining and leaving ------------------------------------------------------------------

@@ -81,7 +81,9 @@ class Fetched:
         self.subscription.assign_from_subscribed(self.lower)
         self.client = SimpleNamespace(
             _loop=asyncio.get_running_loop(), _metadata_max_age_ms=1000, send=self._answer,
-            cluster=SimpleNamespace(leader_for_partition=lambda tp: 1),
+            cluster=SimpleNamespace(
+                leader_for_partition=lambda tp: 1, add_listener=lambda listener: None
+            ),
         )  # fmt: skip
         self.fetcher = self.consumer._fetcher = Fetcher(
             self.client,

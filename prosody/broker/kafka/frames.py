@@ -1,0 +1,133 @@
+"""What a connection of aiokafka receives, told as soon as the last byte of an answer is here.
+
+aiokafka reads by a task, which takes a turn of the event loop to wake, and hands on what it has read in a
+future, which takes another. Private parts of it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import io
+
+_SIZE: Final = struct.Struct(">i")
+_HEAD: Final = struct.Struct(">ii")
+_CORRELATION_AT: Final = 8
+"""In a request: behind its size, and the number and the version of what is asked."""
+
+
+class Asking(Protocol):
+    """Who waits for an answer: as much of a future as aiokafka's connection uses."""
+
+    def done(self) -> bool:
+        """Whether it wants no answer any more."""
+        ...
+
+    def set_result(self, answer: bytes) -> None:
+        """The answer is here, without its size. Does not raise."""
+        ...
+
+    def set_exception(self, error: BaseException) -> None:
+        """There will be none. Does not raise."""
+        ...
+
+
+class _Header(NamedTuple):
+    correlation_id: int
+
+
+class _Whole:
+    """An answer as its bytes."""
+
+    @staticmethod
+    def decode(data: io.BytesIO) -> bytes:
+        return data.getvalue()
+
+
+class _Request:
+    """What aiokafka's connection keeps of a request under way: how its answer is read."""
+
+    RESPONSE_TYPE = _Whole
+
+    @staticmethod
+    def parse_response_header(data: io.BytesIO) -> _Header:
+        return _Header(*_SIZE.unpack(data.read(_SIZE.size)))
+
+
+_REQUEST: Final = _Request()
+
+
+class Frames:
+    """Requests and answers of one connection, between those that aiokafka sends on it.
+
+    Answers come in the order of their requests, so aiokafka's list of those decides whose an answer is.
+    Whatever else is received, and what comes in pieces, goes the usual way.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        """
+        :param connection: one that is quiet: see :func:`is_quiet`.
+        """
+        self.connection = connection
+        self._reader = connection._reader
+        self._feed = self._reader.feed_data
+        self._missing = 0
+        """Bytes of the frame that is being received."""
+        self._size = b""
+        """As much of its size as came apart from the rest."""
+        self._reader.feed_data = self._received
+
+    def send(self, request: bytearray, asking: Asking) -> bool:
+        """Send a request, size included, whose answer has a header of version 0; False: not connected."""
+        connection = self.connection
+        if connection._writer is None:
+            return False
+        number = connection._next_correlation_id()
+        _SIZE.pack_into(request, _CORRELATION_AT, number)
+        connection._requests.append((number, _REQUEST, asking))
+        connection._writer.write(bytes(request))  # a copy, because the transport may keep it
+        return True
+
+    def _received(self, data: bytes) -> None:
+        """In place of the reader's ``feed_data``."""
+        requests = self.connection._requests
+        if (
+            requests
+            and requests[0][1] is _REQUEST
+            and not self._missing
+            and not self._size
+            and not self._reader._buffer
+            and len(data) >= _HEAD.size
+            and _HEAD.unpack_from(data) == (len(data) - _SIZE.size, requests[0][0])
+        ):
+            _, _, asking = requests.popleft()
+            self.connection._last_action = time.monotonic()  # as aiokafka does
+            if not asking.done():
+                asking.set_result(data[_SIZE.size :])
+            return
+        self._follow(data)
+        self._feed(data)
+
+    def _follow(self, data: bytes) -> None:
+        """Keep in mind where the frame ends that is being received."""
+        at, end = 0, len(data)
+        while at < end:
+            if self._missing:
+                step = min(self._missing, end - at)
+                self._missing -= step
+            else:
+                step = min(_SIZE.size - len(self._size), end - at)
+                self._size += data[at : at + step]
+                if len(self._size) == _SIZE.size:
+                    (self._missing,) = _SIZE.unpack(self._size)
+                    self._size = b""
+            at += step
+
+
+def is_quiet(connection: Any) -> bool:
+    """Whether nothing is asked and nothing received, so that the next byte begins an answer."""
+    reader = connection._reader
+    return reader is not None and not connection._requests and not reader._buffer
