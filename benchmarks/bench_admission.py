@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from prosody._core import (
+    fetched_c,
+    fetched_py,
     key_queue_c,
     key_queue_py,
     messages_c,
@@ -31,6 +33,7 @@ HOLDER: Any = SimpleNamespace(number=0)
 
 
 class Half(NamedTuple):
+    fetched: Any
     messages: Any
     queue: Any
     tracker: Any
@@ -39,8 +42,8 @@ class Half(NamedTuple):
 both_halves = pytest.mark.parametrize(
     "half",
     [
-        Half(messages_c, key_queue_c, offset_tracker_c),
-        Half(messages_py, key_queue_py, offset_tracker_py),
+        Half(fetched_c, messages_c, key_queue_c, offset_tracker_c),
+        Half(fetched_py, messages_py, key_queue_py, offset_tracker_py),
     ],
     ids=["cython", "python"],
 )
@@ -51,7 +54,7 @@ def record(half: Half, offset: int) -> Any:
         offset=offset, timestamp=1_000, key=b"key-%d" % offset,
         value=b'{"n": %d, "text": "hello"}' % offset, headers=((SOURCE_SYSTEM, b"shop"),),
     )  # fmt: skip
-    return half.messages.FetchedRecord(PLACE, fetched)
+    return half.fetched.FetchedRecord(PLACE, fetched)
 
 
 @both_halves

@@ -50,7 +50,7 @@ cdef inline int64_t int64(const unsigned char* at) noexcept:
     return <int64_t> (<uint64_t> <uint32_t> int32(at) << 32 | <uint32_t> int32(at + 4))
 
 
-def read_answer(bytes frame):
+def read_answer(bytes frame not None):
     """See ``protocols_fetched.ReadAnswer``."""
     cdef const unsigned char* data = <const unsigned char*> PyBytes_AS_STRING(frame)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(frame), at = ANSWER_HEAD, length
@@ -150,7 +150,28 @@ cdef const unsigned char* read_headers(
     return at
 
 
-def read_records(bytes frame, Py_ssize_t at, Py_ssize_t size, place, int64_t offset, Py_ssize_t most, crc):
+cdef Py_ssize_t plain_end(const unsigned char* data, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most) noexcept:
+    """Where the last whole batch ends; -1 when one before is not plain, or they have more than ``most``
+    records. Looked at before any is read, because what is not plain is read by somebody else."""
+    cdef const unsigned char* here
+    cdef Py_ssize_t length, count = 0
+    while end - at >= BATCH_HEAD:
+        here = data + at
+        length = int32(here + 8)
+        if length > end - at - BEFORE_LENGTH:
+            break  # the part of a batch, which is fetched again
+        if length < BATCH_HEAD - BEFORE_LENGTH or here[16] != 2 or int16(here + 21) & COMPRESSED_OR_CONTROL:
+            return -1
+        count += max(0, int32(here + 57))
+        if count > most:
+            return -1
+        at += BEFORE_LENGTH + length
+    return at
+
+
+def read_records(
+    bytes frame not None, Py_ssize_t at, Py_ssize_t size, place, int64_t offset, Py_ssize_t most, crc
+):
     """See ``protocols_fetched.ReadRecords``."""
     cdef const unsigned char* data = <const unsigned char*> PyBytes_AS_STRING(frame)
     cdef const unsigned char* here
@@ -168,20 +189,14 @@ def read_records(bytes frame, Py_ssize_t at, Py_ssize_t size, place, int64_t off
     cdef object partition = place.partition
     if not 0 <= at <= end <= PyBytes_GET_SIZE(frame):
         raise ValueError(f"read_records: {at} to {end} is not within {PyBytes_GET_SIZE(frame)} bytes")
+    end = plain_end(data, at, end, most)
     view = memoryview(frame)
-    while end - at >= BATCH_HEAD:
+    while at < end:
         here = data + at
-        length = int32(here + 8)
-        if length > end - at - BEFORE_LENGTH:
-            break  # the part of a batch, which is fetched again
-        attributes = int16(here + 21)
-        if length < BATCH_HEAD - BEFORE_LENGTH or here[16] != 2 or attributes & COMPRESSED_OR_CONTROL:
-            return None
+        length, attributes = int32(here + 8), int16(here + 21)
         base, last, count = int64(here), int32(here + 23), int32(here + 57)
         first_time, max_time = int64(here + 27), int64(here + 35)
         if not (0 <= base < NUMBER_MAX and -NUMBER_MAX < first_time < NUMBER_MAX and last >= 0):
-            return None
-        if len(records) + count > most:
             return None
         stop = here + BEFORE_LENGTH + length
         if crc(view[at + 21 : at + BEFORE_LENGTH + length]) != <uint32_t> int32(here + 17):
@@ -232,4 +247,4 @@ def read_records(bytes frame, Py_ssize_t at, Py_ssize_t size, place, int64_t off
         # Also where the last records of the batch are compacted away.
         reached = max(reached, base + last + 1)
         at += BEFORE_LENGTH + length
-    return records, reached
+    return (records, reached) if end >= 0 else None

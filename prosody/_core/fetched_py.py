@@ -117,9 +117,27 @@ def read_records(
     if not 0 <= at <= end <= len(frame):
         raise ValueError(f"read_records: {at} to {end} is not within {len(frame)} bytes")
     try:
-        return _Reading(frame, place, offset, most, crc).read(at, end)
-    except (IndexError, UnicodeDecodeError, _OddError):
+        return _Reading(frame, place, offset, crc).read(at, _plain_end(frame, at, end, most))
+    except (UnicodeDecodeError, _OddError):
         return None
+
+
+def _plain_end(frame: bytes, at: int, end: int, most: int) -> int:
+    """Where the last whole batch ends. Looked at before any is read, because what is not plain is read by
+    somebody else."""
+    records = 0
+    while end - at >= _BATCH.size:
+        _, length, _, magic, _, attributes, *_, count = _BATCH.unpack_from(frame, at)
+        stop = at + _BEFORE_LENGTH + length
+        if stop > end:
+            break  # the part of a batch, which is fetched again
+        if stop < at + _BATCH.size or magic != 2 or attributes & COMPRESSED_OR_CONTROL:
+            raise _OddError
+        records += max(0, count)
+        if records > most:
+            raise _OddError
+        at = stop
+    return at
 
 
 class _Reading:
@@ -130,29 +148,21 @@ class _Reading:
         frame: bytes,
         place: FetchedFrom,
         offset: int,
-        most: int,
         crc: Callable[[memoryview], int],
     ) -> None:
         self._frame = frame
         self._place = place
         self._reached = offset
-        self._most = most
         self._crc = crc
         self._records: list[FetchedRecord] = []
         self._at = 0
 
     def read(self, at: int, end: int) -> tuple[list[FetchedRecord], int]:
-        while end - at >= _BATCH.size:
+        while at < end:
             head = _BATCH.unpack_from(self._frame, at)
-            base, length, _, magic, crc, attributes, last, first_time, max_time, *_, count = head
+            base, length, _, _, crc, attributes, last, first_time, max_time, *_, count = head
             stop = at + _BEFORE_LENGTH + length
-            if stop > end:
-                break  # the part of a batch, which is fetched again
-            if stop < at + _BATCH.size or magic != 2 or attributes & COMPRESSED_OR_CONTROL:
-                raise _OddError
             if not (0 <= base < NUMBER_MAX and abs(first_time) < NUMBER_MAX and last >= 0):
-                raise _OddError
-            if len(self._records) + count > self._most:
                 raise _OddError
             if self._crc(memoryview(self._frame)[at + _BEFORE_CRC : stop]) != crc:
                 raise _OddError

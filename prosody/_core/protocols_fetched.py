@@ -74,7 +74,7 @@ class ReadRecords(Protocol):
         """The records from ``offset`` on, and the offset to be fetched next.
 
         None unless they are plain: batches of version 2, not compressed, no markers, whole but for the
-        last one, at most ``most`` records, and none that cannot be read. Whoever reads them with more
+        last one, with at most ``most`` records, and none that cannot be read. Whoever reads them with more
         care tells then what is wrong. Which transactions were aborted is not its business.
 
         :param at: where the batches begin in ``frame``, ``size`` bytes of them.

@@ -79,7 +79,6 @@ class Poller:
                 continue
             finally:
                 self._waiting = False
-            self._note_success()
             self._arrived()
             for topic_partition, records in polled.items():
                 self._hand_on(topic_partition, records)
@@ -91,8 +90,7 @@ class Poller:
     def wants(self, partition: TopicPartition) -> bool:
         """Whether records of a partition need not wait for the end of the poll."""
         found = self._assignment.get(partition)
-        # After a failure the poll's own end tells that polling succeeds again.
-        return found is not None and found.wants_records and self._failing_since is None
+        return found is not None and found.wants_records
 
     def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         """Hand on what the waiting poll would have brought."""
@@ -104,6 +102,7 @@ class Poller:
 
     def _arrived(self) -> None:
         self.last_poll = self._runtime.monotonic()
+        self._note_success()
         self.each_turn()
 
     def _hand_on(self, topic_partition: TopicPartition, records: Sequence[Record]) -> None:

@@ -12,6 +12,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from prosody import Context, Message
+from prosody.broker.kafka import chain
 from prosody.broker.memory.log import PartitionLog
 from prosody.consume import poller
 from prosody.consume.progress import ADMISSION_CHARS, METADATA_MAX
@@ -266,17 +267,27 @@ def watch_reads(monkeypatch: pytest.MonkeyPatch, seen: Counter[object]) -> None:
 def watch_fetches(monkeypatch: pytest.MonkeyPatch, seen: Counter[object]) -> None:
     """Counts record batches as the broker returns them, by their bytes."""
     lower: Callable[[bytes], Any] = fetcher.MemoryRecords
+    read_answer = chain.read_answer
 
-    def spy(raw: bytes) -> Any:
-        data = bytes(raw)
+    def count(data: bytes) -> None:
         while len(data) >= 12:
             size = 12 + int.from_bytes(data[8:12], "big")
             if size <= len(data):  # else cut off by the broker, and fetched whole the next time
                 seen[data[:size]] += 1
             data = data[size:]
+
+    def answered(answer: bytes) -> Any:
+        found = read_answer(answer)
+        for *_, at, size in found or ():
+            count(answer[at : at + size])
+        return found
+
+    def left_to_aiokafka(raw: bytes) -> Any:
+        count(bytes(raw))
         return lower(raw)
 
-    monkeypatch.setattr(fetcher, "MemoryRecords", spy)
+    monkeypatch.setattr(chain, "read_answer", answered)
+    monkeypatch.setattr(fetcher, "MemoryRecords", left_to_aiokafka)
 
 
 # -- the group waits -----------------------------------------------------------------------------

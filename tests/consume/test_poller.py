@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -56,13 +57,23 @@ class Scene:
         )
 
 
-@pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
+@contextlib.asynccontextmanager
+async def polling() -> AsyncIterator[Scene]:
+    """A poller whose poll waits."""
     scene = Scene()
     task = asyncio.create_task(scene.poller.run())
-    yield scene
-    task.cancel()
-    await settle()
+    try:
+        await settle()
+        yield scene
+    finally:
+        task.cancel()
+        await settle()
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with polling() as scene:
+        yield scene
 
 
 async def test_only_partitions_with_room_are_asked_for(scene: Scene) -> None:
@@ -150,3 +161,113 @@ async def test_last_poll_stands_still_in_an_outage(scene: Scene) -> None:
     scene.consumer.errors = [BrokerError("down", retriable=True)] * 100
     await asyncio.sleep(10.0)
     assert scene.poller.last_poll == pytest.approx(1.5)
+
+
+# -- what is taken while a poll waits ----------------------------------------------------------------
+
+
+def taken(*values: int) -> Any:
+    return list(values)
+
+
+async def test_a_poller_takes_for_its_consumer() -> None:
+    scene = Scene()
+    assert scene.consumer.as_broker().taker is scene.poller
+
+
+async def test_what_is_taken_reaches_its_partition() -> None:
+    async with polling() as scene:
+        scene.poller.take(A, taken(1, 2))
+        scene.poller.take(B, taken(3))
+        scene.poller.take(A, taken(4))
+        assert (scene.a.received, scene.b.received) == ([1, 2, 4], [3])
+        await settle()
+        assert len(scene.consumer.polls) == 1
+
+
+async def test_what_is_taken_of_a_partition_given_up_is_dropped() -> None:
+    async with polling() as scene:
+        del scene.held.takers[A]
+        scene.poller.take(A, taken(1))
+        scene.poller.take(B, taken(2))
+        assert (scene.a.received, scene.b.received) == ([], [2])
+
+
+class Hungry(Taker):
+    """Has room again as soon as it has received something."""
+
+    def __init__(self, tp: TopicPartition, poller: Poller) -> None:
+        super().__init__(tp)
+        self._poller = poller
+
+    def receive(self, records: Sequence[object]) -> None:
+        super().receive(records)
+        self._poller.want_records()
+
+
+async def test_room_for_more_of_what_is_taken_wakes_no_poll() -> None:
+    """The poll goes on for that partition anyway; for others it is woken, before and after."""
+    async with polling() as scene:
+        hungry = scene.held.takers[A] = Hungry(A, scene.poller)
+        for _ in range(3):
+            scene.poller.take(A, taken(1))
+        await settle()
+        assert hungry.received == [1, 1, 1]
+        assert scene.consumer.wakes == 0
+        assert len(scene.consumer.polls) == 1
+        scene.poller.want_records()
+        await settle()
+        assert scene.consumer.wakes == 1
+        assert len(scene.consumer.polls) == 2
+
+
+async def test_taking_counts_as_a_turn_of_polling() -> None:
+    async with polling() as scene:
+        turns: list[tuple[float, list[object]]] = []
+        scene.poller.each_turn = lambda: turns.append(
+            (scene.poller.last_poll, list(scene.a.received))
+        )
+        await asyncio.sleep(0.2)
+        assert scene.poller.last_poll == 0.0
+        scene.poller.take(A, taken(1))
+        assert scene.poller.last_poll == pytest.approx(0.2)
+        (turn,) = turns
+        assert turn == (scene.poller.last_poll, []), "looked at after it was handed on"
+
+
+async def test_what_has_room_is_wanted() -> None:
+    async with polling() as scene:
+        assert scene.poller.wants(A)
+        scene.a.wants_records = False
+        assert not scene.poller.wants(A)
+        assert scene.poller.wants(B)
+        del scene.held.takers[B]
+        assert not scene.poller.wants(B)
+
+
+async def test_what_is_taken_ends_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with polling() as scene:
+        scene.consumer.errors = [BrokerError("down", retriable=True)]
+        await asyncio.sleep(1.1)  # the second poll fails, at 0.5, and the third one waits
+        assert told(caplog) == [("WARNING", "polling fails, trying on: down")]
+        for _ in range(2):
+            scene.poller.take(A, taken(1))
+        assert told(caplog)[1:] == [("INFO", "polling succeeds again, after 0.6 s")]
+
+
+async def test_what_is_taken_beside_a_partition_that_cannot_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    async with polling() as scene:
+        scene.consumer.unreadable = {B: "damaged"}
+        scene.consumer.errors = [BrokerError("damaged", retriable=False)]
+        await asyncio.sleep(1.1)
+        assert scene.poller.wants(A)
+        scene.poller.take(A, taken(1))
+        assert told(caplog) == [("ERROR", "polling is refused, trying on: damaged")]
+        scene.consumer.unreadable = {}
+        scene.poller.take(A, taken(2))
+        assert told(caplog)[1:] == [("INFO", "polling succeeds again, after 0.6 s")]
+        assert scene.a.received == [1, 2]

@@ -28,6 +28,8 @@ FUNCTIONS = {
     "keep_records": "many_records",
     "key_partitions": "many_records",
     "maker": "messages",
+    "read_answer": "fetched",
+    "read_records": "fetched",
 }
 """The module of each function, without the half; and of a class that only holds values."""
 

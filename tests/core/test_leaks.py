@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import struct
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from prosody.broker.kafka.record_batch import RecordBatch
 from prosody.broker.protocol import TopicPartition
 from prosody.telemetry.encoder import Encoder
 from prosody.telemetry.events import DEMANDS, MESSAGE, MESSAGE_SENT, SENT
+from tests.broker.kafka.fetched import NAME, NOT_UTF8, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -153,6 +155,56 @@ def fetched_record(module: Any) -> Callable[[int], None]:
     return operate
 
 
+HEADERS = [("first", b"1"), (NAME.decode(), b"2" * 30)]
+THREE = batch(1000, 1001, 1002, headers=HEADERS)
+
+
+def fresh(i: int) -> bytes:
+    """Three records with values of their own; the CRC is not theirs."""
+    return THREE.replace(b"1001", b"%04d" % (i % 10_000))
+
+
+def read_answer(module: Any) -> Callable[[int], None]:
+    def operate(i: int) -> None:
+        name, records = b"t%d" % i, fresh(i)
+        start = bytes(14) + struct.pack(">ih", 1, len(name)) + name
+        rest = struct.pack(">iihqqqiii", 1, i, 0, 2**40 + i, 2**50 + i, i, -1, -1, len(records))
+        assert len(module.read_answer(start + rest + records)) == 1
+        # Cut off, a topic too little, and a name that is not UTF-8.
+        assert module.read_answer(start + rest + records[:-1]) is None
+        assert module.read_answer(start[:17] + b"\2" + start[18:] + rest + records) is None
+        assert module.read_answer(start.replace(b"t", b"\xff") + rest + records) is None
+
+    return operate
+
+
+def read_records(module: Any) -> Callable[[int], None]:
+    place = TopicPartition("t", 3)
+    stored: int = struct.unpack_from(">I", THREE, 17)[0]
+    count = struct.pack(">i", 4)
+
+    def operate(i: int) -> None:
+        def agrees(view: memoryview) -> int:
+            return stored
+
+        def fails(view: memoryview) -> int:
+            raise LookupError(i)
+
+        data = fresh(i)
+        size = len(data)
+        records, _ = module.read_records(data + b"%d" % i, 0, size, place, 1001, 9, agrees)
+        assert len(records) == 2
+        # In the middle of all that is made for a record.
+        odd = data[:57] + count + data[61:], data.replace(NAME, NOT_UTF8), data[:-60] + b"\xff" * 60
+        assert module.read_records(odd[i % 3], 0, size, place, 2**40 + i, 9, agrees) is None
+        with contextlib.suppress(LookupError):
+            module.read_records(data, 0, size, place, 0, 9, fails)
+        with contextlib.suppress(ValueError):
+            module.read_records(data, i, size, place, 0, 9, agrees)
+
+    return operate
+
+
 class Slotted:
     __slots__ = ("kept", "one", "two")
 
@@ -236,7 +288,9 @@ STRUCTURES = {
     admission: "messages",
     maker: "messages",
     first_step: "messages",
-    fetched_record: "messages",
+    fetched_record: "fetched",
+    read_answer: "fetched",
+    read_records: "fetched",
     event_lines: "event_lines",
     many_records: "many_records",
     key_queue: "key_queue",

@@ -11,10 +11,12 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiokafka.conn import CloseReason
+from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 from aiokafka.structs import TopicPartition as LowerPartition
 
 from prosody._core import read_answer
+from prosody.broker.kafka.errors import LowerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,11 +70,17 @@ class Answered(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
     """A fetch with the answer to it, or the failure."""
 
     def __init__(
-        self, like: Any, topics: list[Any], answer: bytes | None, error: BaseException | None
+        self,
+        like: Any,
+        topics: list[Any],
+        connection: Any,
+        answer: bytes | None,
+        error: BaseException | None,
     ) -> None:
         super().__init__(
             like._max_wait_ms, like._min_bytes, like._max_bytes, like._isolation_level, topics
         )
+        self._connection = connection
         self._answer = answer
         self._error = error
 
@@ -84,7 +92,12 @@ class Answered(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
         if self._answer is None:
             assert self._error is not None, "a fetch is answered or has failed"
             raise self._error
-        return FetchResponse_v11.decode(self._answer[_CORRELATION.size :])
+        try:
+            return FetchResponse_v11.decode(self._answer[_CORRELATION.size :])
+        except Exception as error:
+            # Whatever a decoder raises; aiokafka's reader gives up the connection for it, too.
+            self._connection.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
+            raise KafkaConnectionError(f"an answer cannot be decoded: {error!r}") from error
 
 
 class _Part:
@@ -151,8 +164,9 @@ class Chain:
             while not self._over.done():
                 left_s = self._answered_at + connection._request_timeout - self._loop.time()
                 if left_s <= 0:
-                    # As aiokafka does. It tells whoever waits, this chain too.
+                    # As aiokafka does. It tells whoever waits, this chain too if it does.
                     connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+                    self.end(self._left(None, RequestTimedOutError()))
                 else:
                     await asyncio.wait([self._over], timeout=left_s)
             return self._over.result()
@@ -202,19 +216,24 @@ class Chain:
             return
         brought: list[Brought] = []
         for topic, number, end, stable, at, size in found:
-            part = self._parts[topic, number]
+            part = self._parts.get((topic, number))
+            if part is None or part.state._position != part.offset:
+                continue  # nobody asked for it, or it was sent elsewhere meanwhile
             state = part.state
-            if state._position != part.offset:
-                continue  # it was sent elsewhere meanwhile
             state.highwater = end
             state.lso = stable
             if size:
                 brought.append(Brought(part.lower, state, part.offset, answer, at, size))
-        if brought and self._taking.take(brought):
-            self._loop.call_soon(self._go_on)
-        else:
+        if not brought:
             self._go_on()
-        if brought:
+            return
+        try:
+            if self._taking.take(brought):
+                self._loop.call_soon(self._go_on)
+            else:
+                self._go_on()
+        finally:
+            # Whatever happens: what is taken will not be fetched again.
             self._taking.hand_over()
 
     def _left(self, answer: bytes | None, error: BaseException | None) -> Answered:
@@ -222,12 +241,16 @@ class Chain:
         for part in self._parts.values():
             topic, number = part.lower
             topics.setdefault(topic, []).append((number, part.offset, part.size))
-        return Answered(self._asked, list(topics.items()), answer, error)
+        connection = self._frames.connection
+        return Answered(self._asked, list(topics.items()), connection, answer, error)
 
 
 def is_known(connection: Any, request: FetchRequest) -> bool:
     """Whether the bytes that a fetch has on a connection are known here."""
-    return bool(request.prepare(connection._versions).API_VERSION == VERSION)
+    try:
+        return bool(request.prepare(connection._versions).API_VERSION == VERSION)
+    except (*LowerError, NotImplementedError):
+        return False  # a broker too old; aiokafka's own way says so
 
 
 def _encode(connection: Any, request: FetchRequest) -> tuple[bytearray, dict[tuple[str, int], int]]:

@@ -32,7 +32,11 @@ class Waiting(Protocol):
         ...
 
     def take(self, partition: Any, records: Sequence[Record]) -> None:
-        """Take them. Does not raise."""
+        """Take them."""
+        ...
+
+    def fail(self, fault: Exception) -> None:
+        """End the poll with a fault."""
         ...
 
 
@@ -46,7 +50,7 @@ class Fetches:
         self._fetch_once = fetcher._proc_fetch_request
         self._frames: dict[Any, Frames] = {}
         self._chains: dict[Any, Chain] = {}
-        self._taken: list[tuple[Any, Sequence[Record]]] = []
+        self._taken: list[tuple[Brought, Sequence[Record]]] = []
         self.waiting: Waiting | None = None
         """The poll that waits now."""
         fetcher._proc_fetch_request = self._fetch
@@ -64,7 +68,7 @@ class Fetches:
     async def _fetch(self, assignment: Any, node_id: Any, request: Any) -> bool:
         """Whether something is to be told by the routine that called this."""
         try:
-            chain = await self._chain(assignment, node_id, request)
+            chain = self._chain(assignment, node_id, request)
             if chain is not None:
                 self._chains[node_id] = chain
                 try:
@@ -81,12 +85,11 @@ class Fetches:
         told: bool = await self._fetch_once(assignment, node_id, request)
         return told
 
-    async def _chain(self, assignment: Any, node_id: Any, request: Any) -> Chain | None:
-        client = self._fetcher._client
-        if not self.applies() or not await client.ready(node_id):
-            return None
-        connection = client._conns.get((node_id, ConnectionGroup.DEFAULT))
-        if connection is None or not is_known(connection, request):
+    def _chain(self, assignment: Any, node_id: Any, request: Any) -> Chain | None:
+        connection = self._fetcher._client._conns.get((node_id, ConnectionGroup.DEFAULT))
+        if connection is None or not connection.connected():
+            return None  # aiokafka's own way connects, and says why it cannot
+        if not self.applies() or not is_known(connection, request):
             return None
         frames = self._frames.get(node_id)
         if frames is None or frames.connection is not connection:
@@ -107,11 +110,18 @@ class Fetches:
 
     def hand_over(self) -> None:
         waiting, taken = self.waiting, self._taken
-        if taken:
+        self._taken = []
+        for at, (brought, records) in enumerate(taken):
             assert waiting is not None, "a poll waits until the end of this turn"
-            self._taken = []
-            for partition, records in taken:
-                waiting.take(partition, records)
+            try:
+                waiting.take(brought.partition, records)
+            except Exception as fault:  # noqa: BLE001
+                # A fault of ours, which the poll tells. It must not lose records: they are fetched again,
+                # and those that were received are known by their offsets.
+                for lost, _ in taken[at:]:
+                    lost.state.seek(lost.offset)
+                waiting.fail(fault)
+                return
 
     def _hand(self, brought: Brought) -> bool:
         """Read records for the poll that waits, if they are plain and it wants them."""
@@ -125,7 +135,7 @@ class Fetches:
         records, reached = read
         state.consumed_to(reached)
         if records:
-            self._taken.append((partition, records))
+            self._taken.append((brought, records))
         return True
 
     def _buffer(self, brought: Brought) -> None:

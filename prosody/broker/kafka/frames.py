@@ -7,7 +7,6 @@ future, which takes another. Private parts of it.
 from __future__ import annotations
 
 import struct
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -93,7 +92,8 @@ class Frames:
 
     def _received(self, data: bytes) -> None:
         """In place of the reader's ``feed_data``."""
-        requests = self.connection._requests
+        connection = self.connection
+        requests = connection._requests
         if (
             requests
             and requests[0][1] is _REQUEST
@@ -104,7 +104,7 @@ class Frames:
             and _HEAD.unpack_from(data) == (len(data) - _SIZE.size, requests[0][0])
         ):
             _, _, asking = requests.popleft()
-            self.connection._last_action = time.monotonic()  # as aiokafka does
+            connection._last_action = connection._loop.time()  # as aiokafka does
             if not asking.done():
                 asking.set_result(data[_SIZE.size :])
             return
@@ -122,7 +122,8 @@ class Frames:
                 step = min(_SIZE.size - len(self._size), end - at)
                 self._size += data[at : at + step]
                 if len(self._size) == _SIZE.size:
-                    (self._missing,) = _SIZE.unpack(self._size)
+                    # One below 0 ends the connection as soon as aiokafka reads it.
+                    self._missing = max(0, *_SIZE.unpack(self._size))
                     self._size = b""
             at += step
 

@@ -72,12 +72,16 @@ class Polls:
                 if records or self._woken or remaining_s <= 0:
                     self._woken = False
                     return records
-                if taker is not None:
-                    self._buffers.fetches.waiting = _Waiting(self, assignment, taker)
+                if taker is None:
+                    await self._wait(remaining_s)
+                    continue
+                self._buffers.fetches.waiting = _Waiting(self, assignment, taker)
                 try:
                     await self._wait(remaining_s)
                 finally:
                     self._buffers.fetches.waiting = None
+                # Some may be full of what was taken meanwhile.
+                partitions = [tp for tp in partitions if taker.wants(tp)]
 
     async def _take(
         self,
@@ -177,6 +181,11 @@ class Polls:
         self._woken = True
         self.look_again()
 
+    def fail(self, fault: Exception) -> None:
+        """Make a poll that waits raise ``fault``."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(fault)
+
     def look_again(self) -> None:
         """Have a poll that waits look at the buffers; it goes on waiting when it finds nothing."""
         if self._waiting is not None:
@@ -191,6 +200,7 @@ class _Waiting:
         self._assignment = assignment
         self._taker = taker
         self.take = taker.take
+        self.fail = polls.fail
 
     def wants(self, partition: Any) -> bool:
         """Whether records of a partition are taken; those of others wait in their buffer."""

@@ -1,0 +1,281 @@
+"""What a chain of fetches looks at before it goes on, each left out: the test named sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from prosody.broker.kafka import buffers, chain, fetches, frames, polls
+from prosody.consume import poller
+from tests.broker.kafka import chained, consuming, fetched
+from tests.broker.kafka import test_chain as on_chain
+from tests.broker.kafka import test_fetches as on_fetches
+from tests.broker.kafka import test_fetches_left as on_left
+from tests.broker.kafka import test_frames as on_frames
+from tests.consume import test_poller as on_poller
+from tests.support import run_virtual
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Test = Callable[..., Any]
+    Mutant = tuple[ModuleType, str, str, Test]
+
+MODULES = (frames, chain, fetches, buffers, polls, poller)
+"""In the order in which they import each other."""
+
+
+def ends(name: str) -> Test:
+    return lambda: on_chain.test_it_ends_with_an_answer(name)
+
+
+def ends_at_once(name: str) -> Test:
+    return lambda: on_chain.test_it_ends_before_it_begins(name)
+
+
+def buffered(name: str) -> Test:
+    return lambda: on_fetches.test_records_are_buffered_when(name)
+
+
+def by_itself(name: str) -> Test:
+    return lambda: on_left.test_aiokafka_fetches_by_itself_when(name)
+
+
+MUTANTS: dict[str, Mutant] = {
+    # Each gets its own answer.
+    "an answer to aiokafka is taken for ours": (
+        frames, "            and requests[0][1] is _REQUEST\n", "",
+        on_frames.test_the_answer_to_an_own_request_goes_to_its_future,
+    ),
+    "the middle of an answer is taken for one": (
+        frames, "            and not self._missing\n", "",
+        lambda: on_frames.test_an_answer_in_two_pieces_is_told(4),
+    ),
+    "it is forgotten where a frame ends": (
+        frames, "        self._follow(data)\n", "",
+        lambda: on_frames.test_an_answer_in_two_pieces_is_told(4),
+    ),
+    "an asking that is over is told": (
+        frames, "            if not asking.done():\n", "            if True:\n",
+        on_frames.test_an_asking_that_wants_nothing_more_gets_nothing,
+    ),
+    "answers are left to the reader": (
+        frames, "        self._reader.feed_data = self._received\n", "",
+        on_frames.test_the_answer_to_an_own_request_goes_to_its_future,
+    ),
+    "an answer is no sign of life": (
+        frames, "            connection._last_action = connection._loop.time()", "            pass",
+        on_frames.test_what_is_sent_has_the_number_that_its_answer_is_known_by,
+    ),
+    "what is on its way is changed": (
+        frames, "write(bytes(request))", "write(memoryview(request))",
+        on_frames.test_what_is_sent_has_the_number_that_its_answer_is_known_by,
+    ),
+    # A chain goes on only where a plan would be the same.
+    "a paused partition is fetched": (chain, "part.state._paused or ", "", ends("paused")),
+    "a buffered partition is fetched": (
+        chain, " or part.lower in buffered:", ":", ends("buffered"),
+    ),
+    "others are not looked at": (
+        chain,
+        "        for other, state in self._others.items():",
+        "        for other, state in ():",
+        ends("another partition can be fetched"),
+    ),
+    "those of another broker are looked at": (
+        chain, " and fetcher._select_read_replica(tp) == node_id", "",
+        on_chain.test_it_goes_on_beside_another_brokers_partition,
+    ),
+    "others that are paused are looked at": (
+        chain, "if other not in buffered and not state._paused:", "if other not in buffered:",
+        on_chain.test_a_partition_that_is_resumed_is_fetched_too,
+    ),
+    "a closed fetcher fetches": (
+        chain, " and not fetcher._closed", "", ends("the fetcher is closed"),
+    ),
+    "aiokafka does not see the fetches": (
+        chain, " and self._taking.applies()", "", ends("aiokafka is to see the fetches"),
+    ),
+    "a lost assignment is fetched": (
+        chain, "plain = self._assignment.active and", "plain =", on_chain.test_a_lost_assignment,
+    ),
+    "a lost assignment is given what comes": (
+        chain, "if found is None or not self._assignment.active:", "if found is None:",
+        on_chain.test_a_lost_assignment,
+    ),
+    "a closed connection is waited for": (
+        chain,
+        "if not plain or not self._frames.send(self._request, self):",
+        "if not plain or self._frames.send(self._request, self) is None:",
+        ends_at_once("the connection is closed"),
+    ),
+    "one that was ended goes on": (
+        chain, "        if self.ended:\n            return\n", "", ends_at_once("ended"),
+    ),
+    # What comes is for where the partition stands.
+    "what was asked for before a seek is taken": (
+        chain, "if part is None or part.state._position != part.offset:",
+        "if part is None:",
+        on_chain.test_a_partition_that_was_sent_elsewhere_meanwhile,
+    ),
+    "the same offsets are fetched again": (
+        chain, "                _OFFSET.pack_into(self._request, part.at, offset)\n", "",
+        on_chain.test_each_request_is_what_aiokafka_would_send,
+    ),
+    "offsets are put where those of one topic would be": (
+        chain, "        at += 2 + len(topic.encode()) + 4 ", "        at += 2 + len(topic) + 4 ",
+        on_chain.test_each_request_is_what_aiokafka_would_send,
+    ),
+    "what is buffered is not polled first": (
+        chain,
+        "            if self._taking.take(brought):\n",
+        "            if self._taking.take(brought) and False:\n",
+        on_chain.test_what_is_left_buffered_is_polled_before_the_next_fetch,
+    ),
+    "an answer does not begin the time anew": (
+        chain, "        self._answered_at = self._loop.time()\n        found", "        found",
+        on_chain.test_a_broker_that_does_not_answer,
+    ),
+    # Records are handed over only to who wants them.
+    "what may not be polled is handed over": (
+        polls, "            and partition in self._assignment.pollable\n", "",
+        buffered("their partition may not be polled"),
+    ),
+    "what is sent elsewhere is handed over": (
+        polls,
+        "            and held.position is None\n            and partition not in",
+        "            and partition not in",
+        buffered("their partition is sent elsewhere"),
+    ),
+    "what could not be read is handed over": (
+        polls, "            and partition not in self._polls.unreadable\n", "",
+        buffered("their partition could not be read"),
+    ),
+    "nobody is asked whether it wants them": (
+        polls, "            and self._taker.wants(partition)\n", "",
+        buffered("the poll does not want them"),
+    ),
+    "what is full is polled": (
+        polls, "                partitions = [tp for tp in partitions if taker.wants(tp)]\n", "",
+        buffered("the poll does not want them"),
+    ),
+    "a poll that has ended is handed records": (
+        polls,
+        "                finally:\n                    self._buffers.fetches.waiting = None\n",
+        "                finally:\n                    pass\n",
+        on_fetches.test_nothing_is_handed_to_a_poll_that_has_ended,
+    ),
+    "records are handed over that aiokafka is to see": (
+        fetches, "or not self.applies() or not waiting", "or not waiting",
+        on_fetches.test_records_are_buffered_as_soon_as_aiokafka_is_to_see_the_fetches,
+    ),
+    "the position stays behind what was handed over": (
+        fetches, "        state.consumed_to(reached)\n", "",
+        on_fetches.test_records_go_to_the_poll_that_waits,
+    ),
+    "nobody is told of what is buffered": (
+        fetches, "            fetcher._notify(waiter)\n", "            pass\n",
+        buffered("they are compressed"),
+    ),
+    "a connection is used that is not quiet": (
+        fetches, "if not is_quiet(connection):", "if False:", by_itself("something is received"),
+    ),
+    "another version is taken for the one known": (
+        fetches, " or not is_known(connection, request):", ":",
+        by_itself("the broker speaks another version"),
+    ),
+    "the connection of before is used": (
+        fetches, "if frames is None or frames.connection is not connection:", "if frames is None:",
+        on_fetches.test_a_new_connection_is_used_as_the_one_before,
+    ),
+    "metadata ends no chain": (
+        fetches, "            chain.end()\n", "            pass\n",
+        on_fetches.test_metadata_has_all_planned_anew,
+    ),
+    "a cancelled fetch raises": (
+        fetches,
+        "            # Only the routine and ``close`` have this task, and both wait for it to end in "
+        "order.\n            return False\n",
+        "            raise AssertionError from None\n",
+        on_fetches.test_a_cancelled_fetch_is_over_in_order,
+    ),
+    "the routine is told of what a chain looks after": (
+        buffers, "        if not self.fetches.looks_after(partition):\n", "        if True:\n",
+        on_fetches.test_what_a_chain_looks_after_is_told_to_nobody,
+    ),
+    # The poller.
+    "room for what is taken wakes the poll": (
+        poller,
+        "        self._waiting = False\n        self._arrived()\n",
+        "        self._arrived()\n",
+        on_poller.test_room_for_more_of_what_is_taken_wakes_no_poll,
+    ),
+    "room wakes no poll after something was taken": (
+        poller,
+        "        self._hand_on(partition, records)\n        self._waiting = True\n",
+        "        self._hand_on(partition, records)\n",
+        on_poller.test_room_for_more_of_what_is_taken_wakes_no_poll,
+    ),
+    "what is taken is no turn of polling": (
+        poller,
+        "        self._waiting = False\n        self._arrived()\n",
+        "        self._waiting = False\n",
+        on_poller.test_taking_counts_as_a_turn_of_polling,
+    ),
+    "what is taken ends no outage": (
+        poller, "        self._note_success()\n        self.each_turn()", "        self.each_turn()",
+        on_poller.test_what_is_taken_ends_an_outage,
+    ),
+    "records are wanted without room": (
+        poller, "return found is not None and found.wants_records", "return found is not None",
+        on_poller.test_what_has_room_is_wanted,
+    ),
+}  # fmt: skip
+
+
+def put_in(changed: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the tests use copies of the modules, one of them changed."""
+    copies: dict[ModuleType, Any] = {}
+    for original in MODULES:
+        source = Path(str(original.__file__)).read_text()
+        if original is changed:
+            assert source.count(old) == 1, f"{source.count(old)} places for the change: {old!r}"
+            source = source.replace(old, new)
+        copies[original] = copy = ModuleType(original.__name__)
+        monkeypatch.setitem(sys.modules, original.__name__, copy)
+        exec(compile(source, f"mutant of {original.__name__}", "exec"), vars(copy))
+    monkeypatch.setattr(on_frames, "Frames", copies[frames].Frames)
+    monkeypatch.setattr(on_frames, "is_quiet", copies[frames].is_quiet)
+    monkeypatch.setattr(on_chain, "Frames", copies[frames].Frames)
+    monkeypatch.setattr(chained, "Chain", copies[chain].Chain)
+    for module in (consuming, fetched):
+        monkeypatch.setattr(module, "Polls", copies[polls].Polls)
+    monkeypatch.setattr(on_poller, "Poller", copies[poller].Poller)
+
+
+def run(test: Test, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    wants = inspect.signature(test).parameters
+    result = test(**({"caplog": caplog} if "caplog" in wants else {}))
+    if inspect.iscoroutine(result):
+        # Those of the poller are on virtual time.
+        (run_virtual if test.__module__ == on_poller.__name__ else asyncio.run)(result)
+
+
+@pytest.mark.parametrize("name", list(MUTANTS))
+def test_what_is_looked_at_is_needed(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, old, new, test = MUTANTS[name]
+    unchanged = "from __future__ import annotations"
+    put_in(module, unchanged, unchanged, monkeypatch)
+    run(test, caplog)  # what a mutant shows, it shows because of its change
+    put_in(module, old, new, monkeypatch)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        run(test, caplog)
