@@ -1,0 +1,57 @@
+"""The seeds again, with a broker client that hands over what a waiting poll would have brought."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from prosody.consume.poller import Poller
+from tests.simulation.members import ConsumerSeen
+from tests.simulation.run import simulate
+from tests.simulation.test_seeds import told
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from prosody.broker.protocol import TopicPartition
+
+SEEDS = range(60)
+
+
+async def poll(
+    self: Any, partitions: Collection[TopicPartition], *, max_records: int, timeout_s: float
+) -> Mapping[TopicPartition, Sequence[Any]]:
+    """Gives its taker all that it wants, and returns what is left."""
+    polled = await self._consumer.poll(partitions, max_records=max_records, timeout_s=timeout_s)
+    left = {}
+    for partition, records in polled.items():
+        if self.taker.wants(partition):
+            self.taker.take(partition, records)
+        else:
+            left[partition] = records
+    return left
+
+
+@pytest.fixture(autouse=True)
+def handing_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConsumerSeen, "poll", poll, raising=False)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_fault(seed: int, tmp_path: Path) -> None:
+    verdict = simulate(seed)
+    if verdict.faults:
+        pytest.fail(told(seed, verdict, tmp_path), pytrace=False)
+
+
+def test_a_record_that_is_not_handed_on_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything goes that way, and the oracle sees it."""
+    take = Poller.take
+
+    def forgetful(self: Poller, partition: TopicPartition, records: Sequence[Any]) -> None:
+        take(self, partition, records[:-1])
+
+    monkeypatch.setattr(Poller, "take", forgetful)
+    assert any(simulate(seed).faults for seed in SEEDS[:5])
