@@ -22,6 +22,7 @@ LOGGERS = {"_log", "log", "self._log"}
 ABOUT_NONE = {
     # file: the beginnings of its lines that are about no message, key or partition
     "broker/kafka/assignors.py": ("group member %s", "the leader's assignment"),
+    "broker/kafka/chain.py": ("internal fault in the answer",),
     "broker/kafka/consumer.py": ("consumer of group",),
     "broker/kafka/foreign.py": ("cannot look at group",),
     "broker/kafka/producer.py": ("the producer %r is wedged", "replacing the producer"),

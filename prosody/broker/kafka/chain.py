@@ -7,6 +7,7 @@ plans are the one before with other offsets. Such a fetch is the same bytes with
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prosody.broker.kafka.frames import Frames
+
+log = logging.getLogger(__name__)
 
 VERSION: Final = FetchResponse_v11.API_VERSION
 """The one whose bytes are known here; aiokafka knows no later one, brokers since 2.3 all know it."""
@@ -137,6 +140,8 @@ class Chain:
         self._over: asyncio.Future[Answered | None] = self._loop.create_future()
         self._answered_at = self._loop.time()
         self.ended = False
+        self.stale = False
+        """Something has changed that it does not look at: it ends with the next answer."""
         self._request, places = _encode(frames.connection, request)
         self._parts = {
             (topic, number): _Part(tp, assignment.state_value(tp), places[tp], offset, size)
@@ -166,14 +171,14 @@ class Chain:
                 if left_s <= 0:
                     # As aiokafka does. It tells whoever waits, this chain too if it does.
                     connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
-                    self.end(self._left(None, RequestTimedOutError()))
+                    self._end(self._left(None, RequestTimedOutError()))
                 else:
                     await asyncio.wait([self._over], timeout=left_s)
             return self._over.result()
         finally:
             self.ended = True
 
-    def end(self, left: Answered | None = None) -> None:
+    def _end(self, left: Answered | None = None) -> None:
         """Fetch no more. An answer that comes nevertheless is dropped: its offsets are fetched again."""
         self.ended = True
         if not self._over.done():
@@ -185,7 +190,8 @@ class Chain:
             return
         fetcher = self._fetcher
         buffered = fetcher._records
-        plain = self._assignment.active and not fetcher._closed and self._taking.applies()
+        plain = self._assignment.active and not (self.stale or fetcher._closed)
+        plain = plain and self._taking.applies()
         for part in self._parts.values():
             offset = part.state._position
             if offset is None or part.state._paused or part.lower in buffered:
@@ -198,7 +204,7 @@ class Chain:
             if other not in buffered and not state._paused:
                 plain = False
         if not plain or not self._frames.send(self._request, self):
-            self.end()
+            self._end()
 
     # What the connection calls
 
@@ -206,13 +212,22 @@ class Chain:
         return self.ended
 
     def set_exception(self, error: BaseException) -> None:
-        self.end(self._left(None, error))
+        self._end(self._left(None, error))
 
     def set_result(self, answer: bytes) -> None:
         self._answered_at = self._loop.time()
+        try:
+            self._answered(answer)
+        except Exception:
+            # A fault of ours. Whoever called is the connection, which has nothing to do with it; aiokafka
+            # reads the answer, of which it leaves out what has been taken.
+            log.exception("internal fault in the answer to a fetch; please report this")
+            self._end(self._left(answer, None))
+
+    def _answered(self, answer: bytes) -> None:
         found = read_answer(answer)
         if found is None or not self._assignment.active:
-            self.end(self._left(answer, None))
+            self._end(self._left(answer, None))
             return
         brought: list[Brought] = []
         for topic, number, end, stable, at, size in found:

@@ -63,7 +63,7 @@ class Fetches:
     def _on_metadata(self, _: object) -> None:
         """A partition may have come to a broker from which others are fetched: plan anew."""
         for chain in self._chains.values():
-            chain.end()
+            chain.stale = True
 
     async def _fetch(self, assignment: Any, node_id: Any, request: Any) -> bool:
         """Whether something is to be told by the routine that called this."""

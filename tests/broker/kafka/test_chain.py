@@ -92,6 +92,17 @@ async def test_what_is_left_buffered_is_polled_before_the_next_fetch() -> None:
         assert len(scene.wire.sent) == 2
 
 
+async def test_one_that_has_ended_sends_nothing_more() -> None:
+    """Not even where the next fetch was about to be sent."""
+    async with scene_of() as scene:
+        await scene.begin()
+        scene.taken.left = True
+        scene.chain.set_result(answer_of((A, batch(0))))
+        scene.chain.set_exception(KafkaConnectionError("lost"))
+        await turns()
+        assert len(scene.wire.sent) == 1
+
+
 async def test_the_ends_of_the_logs_are_noted() -> None:
     async with scene_of() as scene:
         await scene.begin()
@@ -128,7 +139,7 @@ ENDS: dict[str, Callable[[Scene], Any]] = {
     "another partition can be fetched": lambda scene: scene.fetcher._records.pop(OTHER),
     "the fetcher is closed": lambda scene: setattr(scene.fetcher, "_closed", True),
     "aiokafka is to see the fetches": lambda scene: setattr(scene.taken, "allowed", False),
-    "ended": lambda scene: scene.chain.end(),
+    "there is new metadata": lambda scene: setattr(scene.chain, "stale", True),
     "the connection is closed": _close,
 }
 
@@ -163,12 +174,33 @@ async def test_it_ends_with_an_answer(name: str) -> None:
 
 
 async def test_it_ends_once() -> None:
-    """There may be new metadata in the turn in which it ends by itself."""
+    """The connection may be lost in the turn in which it ends by itself."""
     async with scene_of() as scene:
         await scene.begin()
         scene.chain.set_result(ODD["a refused partition"])
-        scene.chain.end()
-        assert await scene.result() is not None
+        scene.chain.set_exception(KafkaConnectionError())
+        left = await scene.result()
+        assert left is not None
+        assert left.answer() is not None
+
+
+async def test_a_fault_of_ours_leaves_the_answer_to_aiokafka(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was taken before it is handed over all the same."""
+    async with scene_of() as scene:
+        await scene.begin()
+
+        def fault(brought: object) -> bool:
+            raise RuntimeError("a fault")
+
+        scene.taken.take = fault  # type: ignore[method-assign]
+        scene.chain.set_result(answer_of((A, batch(0))))
+        assert scene.log == ["send", "hand over"]
+        left = await scene.result()
+        assert left is not None
+        assert left.answer().topics
+        assert "internal fault in the answer to a fetch" in caplog.text
 
 
 async def test_a_partition_that_is_resumed_is_fetched_too() -> None:

@@ -97,7 +97,7 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_a_partition_that_is_resumed_is_fetched_too,
     ),
     "a closed fetcher fetches": (
-        chain, " and not fetcher._closed", "", ends("the fetcher is closed"),
+        chain, " or fetcher._closed", "", ends("the fetcher is closed"),
     ),
     "aiokafka does not see the fetches": (
         chain, " and self._taking.applies()", "", ends("aiokafka is to see the fetches"),
@@ -116,7 +116,11 @@ MUTANTS: dict[str, Mutant] = {
         ends_at_once("the connection is closed"),
     ),
     "one that was ended goes on": (
-        chain, "        if self.ended:\n            return\n", "", ends_at_once("ended"),
+        chain, "        if self.ended:\n            return\n", "",
+        on_chain.test_one_that_has_ended_sends_nothing_more,
+    ),
+    "new metadata ends nothing": (
+        chain, "not (self.stale or fetcher._closed)", "not fetcher._closed", ends("there is new metadata"),
     ),
     # What comes is for where the partition stands.
     "what was asked for before a seek is taken": (
@@ -139,7 +143,7 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_what_is_left_buffered_is_polled_before_the_next_fetch,
     ),
     "an answer does not begin the time anew": (
-        chain, "        self._answered_at = self._loop.time()\n        found", "        found",
+        chain, "        self._answered_at = self._loop.time()\n        try", "        try",
         on_chain.test_a_broker_that_does_not_answer,
     ),
     # Records are handed over only to who wants them.
@@ -195,7 +199,7 @@ MUTANTS: dict[str, Mutant] = {
         on_fetches.test_a_new_connection_is_used_as_the_one_before,
     ),
     "metadata ends no chain": (
-        fetches, "            chain.end()\n", "            pass\n",
+        fetches, "            chain.stale = True\n", "            pass\n",
         on_fetches.test_metadata_has_all_planned_anew,
     ),
     "a cancelled fetch raises": (
