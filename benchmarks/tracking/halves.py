@@ -26,6 +26,7 @@ FLOORS: Final = tuple(
     for case, least in (
         (Case("admission", "admit", None), 1.3),
         (Case("admission", "first step", None), 1.6),
+        (Case("fetched", "read", None), 6.0),
         (Case("key queue", "push pop done of an idle key", None), 1.8),
         (Case("offset tracker", "admit complete in order", 1024), 2.7),
         (Case("virtual-time heap", "select and charge of fresh keys", 1024), 4.5),
