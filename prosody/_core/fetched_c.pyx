@@ -1,6 +1,7 @@
 # cython: language_level=3, auto_pickle=False, cdivision=True, wraparound=False, boundscheck=False
 """Records as they are fetched, compiled: the twin of ``fetched_py.py``."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
@@ -18,6 +19,10 @@ cdef int16_t LOG_APPEND_TIME = c.LOG_APPEND_TIME
 cdef int64_t NUMBER_MAX = c.NUMBER_MAX
 
 
+# ``no_gc``: it holds texts, bytes, numbers and tuples of them, nothing that could lead back to it. A fetch
+# brings thousands at once, and the collector would go through all of them, again while they wait.
+@cython.no_gc
+@cython.freelist(256)
 cdef class FetchedRecord:
     """A record of a fetch; see ``protocols_fetched.FetchedRecord``."""
 
