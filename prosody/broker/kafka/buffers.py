@@ -15,6 +15,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
 from prosody._core import FetchedRecord
+from prosody.broker.kafka import internals
 from prosody.broker.kafka.chain import Answered
 from prosody.broker.kafka.fetches import Fetches
 
@@ -108,8 +109,7 @@ def _telling(fetcher: Any, fetch: Callable[..., Awaitable[bool]]) -> Callable[..
 
     async def fetch_and_tell(*arguments: Any) -> bool:
         if await fetch(*arguments):
-            for waiter in fetcher._fetch_waiters:
-                fetcher._notify(waiter)
+            internals.tell_waiters(fetcher)
         return False  # nothing is left for the routine to tell
 
     return fetch_and_tell

@@ -162,7 +162,6 @@ class Chain:
 
     async def run(self) -> Answered | None:
         """Fetch, until something else is to be done: what is left to be looked into, if anything is."""
-        self._answered_at = self._loop.time()
         connection = self._frames.connection
         try:
             self._go_on()
@@ -188,23 +187,25 @@ class Chain:
         """Send the next fetch, if all there is to change is offsets."""
         if self.ended:
             return
+        if not self._is_due_again() or not self._frames.send(self._request, self):
+            self._end()
+
+    def _is_due_again(self) -> bool:
+        """Whether a plan would differ in offsets alone, which are in the request then."""
         fetcher = self._fetcher
+        if self.stale or fetcher._closed or not self._assignment.active:
+            return False
+        if not self._taking.applies():
+            return False
         buffered = fetcher._records
-        plain = self._assignment.active and not (self.stale or fetcher._closed)
-        plain = plain and self._taking.applies()
         for part in self._parts.values():
             offset = part.state._position
             if offset is None or part.state._paused or part.lower in buffered:
-                plain = False
-                break
+                return False
             if offset != part.offset:
                 part.offset = offset
                 _OFFSET.pack_into(self._request, part.at, offset)
-        for other, state in self._others.items():
-            if other not in buffered and not state._paused:
-                plain = False
-        if not plain or not self._frames.send(self._request, self):
-            self._end()
+        return all(tp in buffered or state._paused for tp, state in self._others.items())
 
     # What the connection calls
 

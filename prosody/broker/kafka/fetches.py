@@ -11,6 +11,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from prosody._core import read_records
+from prosody.broker.kafka import internals
 from prosody.broker.kafka.chain import Chain, is_known
 from prosody.broker.kafka.frames import Frames, is_quiet
 
@@ -106,6 +107,8 @@ class Fetches:
             if not self._hand(each):
                 self._buffer(each)
                 left = True
+        if left:
+            internals.tell_waiters(self._fetcher)
         return left
 
     def hand_over(self) -> None:
@@ -152,5 +155,3 @@ class Fetches:
             assignment=state._assignment,
             backoff=fetcher._prefetch_backoff,
         )
-        for waiter in fetcher._fetch_waiters:
-            fetcher._notify(waiter)

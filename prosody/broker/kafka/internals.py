@@ -59,6 +59,12 @@ def waiter(consumer: Any) -> asyncio.Future[None]:
     return future
 
 
+def tell_waiters(fetcher: Any) -> None:
+    """Set the futures of ``waiter``: records have arrived. The fetching routine would, turns later."""
+    for future in fetcher._fetch_waiters:
+        fetcher._notify(future)
+
+
 async def wait_as_poller(consumer: Any, future: asyncio.Future[None]) -> None:
     """Wait for ``future`` while counting as a poll for ``max_poll_interval_ms``."""
     subscription = consumer._subscription

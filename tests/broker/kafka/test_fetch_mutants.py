@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from tests.broker.kafka import test_fetches as on_fetches
 from tests.broker.kafka import test_fetches_left as on_left
 from tests.broker.kafka import test_frames as on_frames
 from tests.consume import test_poller as on_poller
+from tests.mutant import put_copies
 from tests.support import run_virtual
 
 if TYPE_CHECKING:
@@ -84,8 +83,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "others are not looked at": (
         chain,
-        "        for other, state in self._others.items():",
-        "        for other, state in ():",
+        "for tp, state in self._others.items())",
+        "for tp, state in ())",
         ends("another partition can be fetched"),
     ),
     "those of another broker are looked at": (
@@ -93,17 +92,19 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_it_goes_on_beside_another_brokers_partition,
     ),
     "others that are paused are looked at": (
-        chain, "if other not in buffered and not state._paused:", "if other not in buffered:",
+        chain, "all(tp in buffered or state._paused for", "all(tp in buffered for",
         on_chain.test_a_partition_that_is_resumed_is_fetched_too,
     ),
     "a closed fetcher fetches": (
-        chain, " or fetcher._closed", "", ends("the fetcher is closed"),
+        chain, " or fetcher._closed or", " or", ends("the fetcher is closed"),
     ),
     "aiokafka does not see the fetches": (
-        chain, " and self._taking.applies()", "", ends("aiokafka is to see the fetches"),
+        chain, "if not self._taking.applies():", "if False:", ends("aiokafka is to see the fetches"),
     ),
     "a lost assignment is fetched": (
-        chain, "plain = self._assignment.active and", "plain =", on_chain.test_a_lost_assignment,
+        chain, "if self.stale or fetcher._closed or not self._assignment.active:",
+        "if self.stale or fetcher._closed:",
+        on_chain.test_a_lost_assignment,
     ),
     "a lost assignment is given what comes": (
         chain, "if found is None or not self._assignment.active:", "if found is None:",
@@ -111,8 +112,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a closed connection is waited for": (
         chain,
-        "if not plain or not self._frames.send(self._request, self):",
-        "if not plain or self._frames.send(self._request, self) is None:",
+        " or not self._frames.send(self._request, self):",
+        " or self._frames.send(self._request, self) is None:",
         ends_at_once("the connection is closed"),
     ),
     "one that was ended goes on": (
@@ -120,7 +121,7 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_one_that_has_ended_sends_nothing_more,
     ),
     "new metadata ends nothing": (
-        chain, "not (self.stale or fetcher._closed)", "not fetcher._closed", ends("there is new metadata"),
+        chain, "if self.stale or fetcher._closed", "if fetcher._closed", ends("there is new metadata"),
     ),
     # What comes is for where the partition stands.
     "what was asked for before a seek is taken": (
@@ -184,7 +185,7 @@ MUTANTS: dict[str, Mutant] = {
         on_fetches.test_records_go_to_the_poll_that_waits,
     ),
     "nobody is told of what is buffered": (
-        fetches, "            fetcher._notify(waiter)\n", "            pass\n",
+        fetches, "            internals.tell_waiters(self._fetcher)\n", "            pass\n",
         buffered("they are compressed"),
     ),
     "a connection is used that is not quiet": (
@@ -245,15 +246,7 @@ MUTANTS: dict[str, Mutant] = {
 
 def put_in(changed: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the tests use copies of the modules, one of them changed."""
-    copies: dict[ModuleType, Any] = {}
-    for original in MODULES:
-        source = Path(str(original.__file__)).read_text()
-        if original is changed:
-            assert source.count(old) == 1, f"{source.count(old)} places for the change: {old!r}"
-            source = source.replace(old, new)
-        copies[original] = copy = ModuleType(original.__name__)
-        monkeypatch.setitem(sys.modules, original.__name__, copy)
-        exec(compile(source, f"mutant of {original.__name__}", "exec"), vars(copy))
+    copies = put_copies(MODULES, changed, old, new, monkeypatch)
     monkeypatch.setattr(on_frames, "Frames", copies[frames].Frames)
     monkeypatch.setattr(on_frames, "is_quiet", copies[frames].is_quiet)
     monkeypatch.setattr(on_chain, "Frames", copies[frames].Frames)

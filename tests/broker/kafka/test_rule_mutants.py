@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ from tests.broker.kafka import test_foreign as on_foreign
 from tests.broker.kafka import test_handover as on_handover
 from tests.broker.kafka import test_positions as on_positions
 from tests.consume import test_committer as on_committer
+from tests.mutant import put_copies
 from tests.support import run_virtual
 
 if TYPE_CHECKING:
@@ -203,15 +202,7 @@ MUTANTS: dict[str, Mutant] = {
 
 def put_in(changed: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the tests use copies of the modules, one of them changed."""
-    copies: dict[ModuleType, Any] = {}
-    for original in MODULES:
-        source = Path(str(original.__file__)).read_text()
-        if original is changed:
-            assert source.count(old) == 1, f"{source.count(old)} places for the change: {old!r}"
-            source = source.replace(old, new)
-        copies[original] = copy = ModuleType(original.__name__)
-        monkeypatch.setitem(sys.modules, original.__name__, copy)
-        exec(compile(source, f"mutant of {original.__name__}", "exec"), vars(copy))
+    copies = put_copies(MODULES, changed, old, new, monkeypatch)
     monkeypatch.setattr(stage, "CooperativeAssignment", copies[handover].CooperativeAssignment)
     monkeypatch.setattr(on_commits, "Commits", copies[commits].Commits)
     monkeypatch.setattr(on_committer, "Committer", copies[committer].Committer)
