@@ -148,6 +148,35 @@ async def test_starting_leaves_nothing_behind(cassandra_contact: str, keyspace: 
 
 
 @pytest.mark.real
+async def test_a_pool_made_while_stopping_leaves_nothing_behind(
+    cassandra_contact: str, keyspace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an outage: the node has come back, and the driver makes its pool anew, just then."""
+    stores = stores_at(cassandra_contact, keyspace=keyspace)
+    await stores.start()
+    assert stores._session is not None
+    cluster, session = stores._session.cluster, stores._session.session
+    (old,) = session._pools.values()
+    make, may_begin, made = cluster.connection_factory, threading.Event(), []
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        assert may_begin.wait(30)
+        made.append(make(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(cluster, "connection_factory", late)
+    session.add_or_renew_pool(old.host, False)
+    stopping = asyncio.create_task(stores.stop())
+    async with asyncio.timeout(30):
+        while not old.is_shutdown:  # noqa: ASYNC110  # of the driver, which tells nobody
+            await asyncio.sleep(0.01)
+    may_begin.set()
+    await stopping
+    (connection,) = made
+    assert connection.is_closed
+
+
+@pytest.mark.real
 async def test_giving_up_while_connecting_leaves_nothing_behind(
     cassandra_contact: str, keyspace: str
 ) -> None:

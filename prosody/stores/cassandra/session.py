@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cassandra import ConsistencyLevel, ProtocolVersion, UnresolvableContactPoints
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-from cassandra.io.libevreactor import LibevConnection
 from cassandra.policies import ExponentialReconnectionPolicy
 from cassandra.query import tuple_factory
 
 from prosody.errors import StoreError
+from prosody.stores.cassandra.connections import close, connection_class
 from prosody.stores.cassandra.errors import reason, store_error
 from prosody.stores.cassandra.faults import connect_error
 from prosody.stores.cassandra.placement import PreferredRackPolicy
@@ -48,7 +48,7 @@ class Session(NamedTuple):
 
     def close(self) -> None:
         """Close all connections and end the driver's threads; blocks."""
-        self.cluster.shutdown()
+        close(self.cluster)
 
 
 def connect(settings: CassandraSettings, abandoned: threading.Event) -> Session:
@@ -64,7 +64,7 @@ def connect(settings: CassandraSettings, abandoned: threading.Event) -> Session:
         return _connected(cluster, settings, abandoned)
     except BaseException as error:
         found = {str(host.datacenter) for host in cluster.metadata.all_hosts() if host.datacenter}
-        cluster.shutdown()
+        close(cluster)
         if isinstance(error, StoreError) or not isinstance(error, Exception):
             raise
         raise connect_error(settings, error, found) from error
@@ -111,7 +111,7 @@ def _cluster(settings: CassandraSettings) -> Any:
         return Cluster(
             contact_points=[_address(node) for node in settings.nodes],
             port=DEFAULT_PORT,
-            connection_class=LibevConnection,
+            connection_class=connection_class(),
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             auth_provider=auth,
             ssl_context=_tls(settings),
