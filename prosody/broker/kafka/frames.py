@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _SIZE: Final = struct.Struct(">i")
 _HEAD: Final = struct.Struct(">ii")
+_LEAST: Final = _HEAD.size - _SIZE.size
+"""The size of an answer that is nothing but a number."""
 _CORRELATION_AT: Final = 8
 """In a request: behind its size, and the number and the version of what is asked."""
 
@@ -62,8 +64,10 @@ _REQUEST: Final = _Request()
 class Frames:
     """Requests and answers of one connection, between those that aiokafka sends on it.
 
-    Answers come in the order of their requests, so aiokafka's list of those decides whose an answer is.
-    Whatever else is received, and what comes in pieces, goes the usual way.
+    Answers come in the order of their requests, so aiokafka's list of those decides whose an answer is. A
+    broker sends the records of an answer apart from what stands before them, so that many come in two
+    pieces. Whatever else is received goes the usual way, and so does an answer whose first piece does not
+    show whose it is.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -73,8 +77,12 @@ class Frames:
         self.connection = connection
         self._reader = connection._reader
         self._feed = self._reader.feed_data
+        self._pieces: list[bytes] = []
+        """As much of an answer as has come."""
+        self._left = 0
+        """So many bytes of it are still to come."""
         self._missing = 0
-        """Bytes of the frame that is being received."""
+        """Bytes of a frame on its usual way that are still to come."""
         self._size = b""
         """As much of its size as came apart from the rest."""
         self._reader.feed_data = self._received
@@ -94,22 +102,40 @@ class Frames:
         """In place of the reader's ``feed_data``."""
         connection = self.connection
         requests = connection._requests
-        if (
+        if self._left:
+            self._pieces.append(data[: self._left])
+            rest = data[self._left :]
+            self._left -= len(data) - len(rest)
+            if self._left:
+                return
+            answer = b"".join(self._pieces)
+            self._pieces.clear()
+        elif (
             requests
             and requests[0][1] is _REQUEST
             and not self._missing
             and not self._size
             and not self._reader._buffer
             and len(data) >= _HEAD.size
-            and _HEAD.unpack_from(data) == (len(data) - _SIZE.size, requests[0][0])
+            and (head := _HEAD.unpack_from(data))[1] == requests[0][0]
+            and head[0] >= _LEAST
         ):
-            _, _, asking = requests.popleft()
-            connection._last_action = connection._loop.time()  # as aiokafka does
-            if not asking.done():
-                asking.set_result(data[_SIZE.size :])
+            end = _SIZE.size + head[0]
+            answer, rest = data[_SIZE.size : end], data[end:]
+            if len(data) < end:
+                self._pieces.append(answer)
+                self._left = end - len(data)
+                return
+        else:
+            self._follow(data)
+            self._feed(data)
             return
-        self._follow(data)
-        self._feed(data)
+        _, _, asking = requests.popleft()
+        connection._last_action = connection._loop.time()  # as aiokafka does
+        if not asking.done():
+            asking.set_result(answer)
+        if rest:
+            self._received(rest)
 
     def _follow(self, data: bytes) -> None:
         """Keep in mind where the frame ends that is being received."""

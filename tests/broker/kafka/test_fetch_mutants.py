@@ -54,14 +54,34 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "the middle of an answer is taken for one": (
         frames, "            and not self._missing\n", "",
-        lambda: on_frames.test_an_answer_in_two_pieces_is_told(4),
+        lambda: on_frames.test_an_answer_that_does_not_show_whose_it_is_comes_by_the_reader(4),
     ),
     "it is forgotten where a frame ends": (
-        frames, "        self._follow(data)\n", "",
-        lambda: on_frames.test_an_answer_in_two_pieces_is_told(4),
+        frames, "            self._follow(data)\n", "",
+        lambda: on_frames.test_an_answer_that_does_not_show_whose_it_is_comes_by_the_reader(4),
+    ),
+    "pieces are not put together": (
+        frames, "        if self._left:\n            self", "        if False:\n            self",
+        lambda: on_frames.test_an_answer_in_pieces_is_told_with_its_last_byte(9, 3),
+    ),
+    "an answer has the pieces of the one before": (
+        frames, "            self._pieces.clear()\n", "",
+        lambda: on_frames.test_an_answer_in_pieces_is_told_with_its_last_byte(9, 3),
+    ),
+    "the last piece goes too far": (
+        frames, "append(data[: self._left])", "append(data)",
+        lambda: on_frames.test_what_comes_with_the_end_of_an_answer_is_received_too(8),
+    ),
+    "what comes behind an answer is dropped": (
+        frames, "        if rest:\n", "        if False:\n",
+        lambda: on_frames.test_what_comes_with_the_end_of_an_answer_is_received_too(None),
+    ),
+    "any size has room for a number": (
+        frames, "            and head[0] >= _LEAST\n", "",
+        lambda: on_frames.test_a_size_that_has_no_room_for_a_number_closes_the_connection(3),
     ),
     "an asking that is over is told": (
-        frames, "            if not asking.done():\n", "            if True:\n",
+        frames, "        if not asking.done():\n", "        if True:\n",
         on_frames.test_an_asking_that_wants_nothing_more_gets_nothing,
     ),
     "answers are left to the reader": (
@@ -69,7 +89,7 @@ MUTANTS: dict[str, Mutant] = {
         on_frames.test_the_answer_to_an_own_request_goes_to_its_future,
     ),
     "an answer is no sign of life": (
-        frames, "            connection._last_action = connection._loop.time()", "            pass",
+        frames, "connection._last_action = connection._loop.time()", "pass",
         on_frames.test_what_is_sent_has_the_number_that_its_answer_is_known_by,
     ),
     "what is on its way is changed": (

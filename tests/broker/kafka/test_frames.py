@@ -123,8 +123,12 @@ async def test_an_asking_that_wants_nothing_more_gets_nothing() -> None:
         assert is_quiet(line.connection)
 
 
-@pytest.mark.parametrize("split", range(1, 16))
-async def test_an_answer_in_two_pieces_is_told(split: int) -> None:
+HEAD = 8
+"""Of an answer: its size and its number, which show whose it is."""
+
+
+@pytest.mark.parametrize("split", range(1, HEAD))
+async def test_an_answer_that_does_not_show_whose_it_is_comes_by_the_reader(split: int) -> None:
     """Its second piece is like an answer by itself when the size came alone."""
     async with open_line() as line:
         line.connection._correlation_id = 7
@@ -144,6 +148,61 @@ async def test_an_answer_in_two_pieces_is_told(split: int) -> None:
         assert later.answers == [frame(9, b"next")[4:]]
 
 
+@pytest.mark.parametrize("step", [1, 3, 100])
+@pytest.mark.parametrize("first", [HEAD, HEAD + 1, HEAD + 150])
+async def test_an_answer_in_pieces_is_told_with_its_last_byte(first: int, step: int) -> None:
+    async with open_line() as line:
+        frames, asked, later = Frames(line.connection), Asked(), Asked()
+        assert frames.send(request(), asked)
+        whole = frame(line.number, bytes(range(200)))
+        pieces = [whole[:first], *(whole[at : at + step] for at in range(first, len(whole), step))]
+        for piece in pieces:
+            assert not asked.answers
+            assert not is_quiet(line.connection)
+            line.feed(piece)
+        assert asked.answers == [whole[4:]]
+        assert is_quiet(line.connection)
+        assert frames.send(request(), later)
+        whole = frame(line.number, b"next")
+        line.feed(whole[:-1])
+        assert not later.answers
+        line.feed(whole[-1:])
+        assert later.answers == [whole[4:]]
+
+
+@pytest.mark.parametrize("split", [HEAD, HEAD + 2, None])
+async def test_what_comes_with_the_end_of_an_answer_is_received_too(split: int | None) -> None:
+    async with open_line() as line:
+        frames, first, second = Frames(line.connection), Asked(), Asked()
+        assert frames.send(request(), first)
+        assert frames.send(request(), second)
+        number = line.number
+        own = line.own()
+        await turns()
+        data = frame(number - 1, b"first") + frame(number, b"second") + frame(number + 1, lookup(3))
+        if split is not None:
+            line.feed(data[:split])
+            data = data[split:]
+        line.feed(data)
+        assert first.answers == [frame(number - 1, b"first")[4:]]
+        assert second.answers == [frame(number, b"second")[4:]]
+        await turns()
+        assert own.result() == 3
+
+
+async def test_a_connection_lost_in_the_middle_of_an_answer_is_told() -> None:
+    async with connected() as (broker, connection):
+        frames, asked = Frames(connection), Asked()
+        assert frames.send(request(), asked)
+        await broker.asked.get()
+        broker.writer.write(frame(connection._correlation_id, b"records")[:-1])
+        await broker.writer.drain()
+        broker.writer.close()
+        await asked.wait()
+        assert [type(error).__name__ for error in asked.errors] == ["KafkaConnectionError"]
+        assert not asked.answers
+
+
 async def test_a_wrong_number_closes_the_connection() -> None:
     async with open_line() as line:
         frames, asked = Frames(line.connection), Asked()
@@ -155,12 +214,13 @@ async def test_a_wrong_number_closes_the_connection() -> None:
 
 
 @pytest.mark.timeout(5)
-async def test_a_size_below_nothing_closes_the_connection() -> None:
+@pytest.mark.parametrize("size", [-4, 0, 3])
+async def test_a_size_that_has_no_room_for_a_number_closes_the_connection(size: int) -> None:
     """As it does without us."""
     async with open_line() as line:
         frames, asked = Frames(line.connection), Asked()
         assert frames.send(request(), asked)
-        line.feed(struct.pack(">i", -4) + b"x")
+        line.feed(struct.pack(">ii", size, line.number))
         await turns()
         assert [type(error).__name__ for error in asked.errors] == ["KafkaConnectionError"]
 
