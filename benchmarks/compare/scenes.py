@@ -24,7 +24,8 @@ CLOSE_LIMIT_S = 45.0
 HEAL_S = 60.0
 HEAL_DROPPED_S = 2.0
 """Who drops what fails is not waited for."""
-WARM = 200
+WARM = 400
+"""A hundred or so for each partition, far more than the 4 KiB after which a log has an index."""
 SETTLE_S = 0.5
 REBALANCE_KEYS = 100
 STEADY_S = 1.5
@@ -62,7 +63,7 @@ async def live(
     hot_rate: float,
 ) -> dict[str, Any]:
     """Messages come at their times; the first ones are there already, and are not counted."""
-    await place.fill(warm_up(WARM))
+    await place.fill(warm_up(WARM), one_by_one=True)
     planned = plan(rate, seconds, hot_rate=hot_rate, warm=WARM)
     job = job | {"topic": place.topic, "expected": WARM + len(planned), "live": True}
     async with started(python, entrant, job) as child:
@@ -82,7 +83,7 @@ async def rebalance(
     place: Place, python: str, entrant: Entrant, job: dict[str, Any], rate: float
 ) -> dict[str, Any]:
     """One member stays while another one joins and leaves."""
-    await place.fill(warm_up(WARM))
+    await place.fill(warm_up(WARM), one_by_one=True)
     planned = plan(rate, LONGEST_S, distinct=REBALANCE_KEYS, warm=WARM)
     job = job | {
         "topic": place.topic, "expected": WARM + len(planned), "log": True, "until_told": True,
