@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from prosody.broker.values import Record, Start, TopicPartition
 
@@ -43,5 +43,13 @@ class Taker(Protocol):
         ...
 
     def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        """Take records of a partition that is wanted, in offset order."""
+        """Take records of a partition that is wanted, in offset order.
+
+        ``begin`` follows in the same turn of the event loop.
+        """
+        ...
+
+    @property
+    def begin(self) -> Callable[[], None]:
+        """To be called when all that came together is taken: handlers may begin here and now."""
         ...

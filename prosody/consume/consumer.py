@@ -102,6 +102,7 @@ class Consumer:
         self._lanes = Lanes(
             self._stack, steps, loop, context, options.max_concurrency, self._torn_down
         )
+        self._poller.hold, self._poller.begin = self._lanes.hold, self._lanes.begin
         self._watch = Watch(
             self._broker_consumer,
             self._assignment,

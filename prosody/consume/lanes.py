@@ -13,6 +13,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING
 
+from prosody.consume.idle import Idle
 from prosody.consume.steps import Measured
 from prosody.model.outcome import SUCCESS
 from prosody.runtime import give_way
@@ -57,7 +58,11 @@ class Lanes:
         self._idle_max = idle_max
         self._torn_down = torn_down
         self._tasks: dict[asyncio.Task[None], Measured] = {}
-        self._idle: list[asyncio.Future[None]] = []
+        self._idle: list[Idle] = []
+        self._held = False
+        """Between ``hold`` and ``begin``."""
+        self._next: Idle | None = None
+        """The lane that goes on with ``begin``."""
         self._closed = False
         self._turn_ends = 0.0
         self._timeout = stack.timeout
@@ -72,9 +77,24 @@ class Lanes:
         while self._idle:
             idle = self._idle.pop()
             if not idle.done():
-                idle.set_result(None)
+                if self._held:
+                    self._next = idle
+                else:
+                    idle.set_result(None)
                 return
         self._grow()
+
+    def hold(self) -> None:
+        """Records come together: let a lane that is woken wait for ``begin``, which follows in this very
+        turn of the event loop."""
+        self._held = True
+
+    def begin(self) -> None:
+        """They are all here: go on with that lane, without a turn of the event loop in between."""
+        self._held = False
+        idle, self._next = self._next, None
+        if idle is not None and not idle.done():
+            idle.begin()
 
     def close(self) -> None:
         """End idle lanes; busy ones end with their run."""
@@ -183,7 +203,7 @@ class Lanes:
             run.partition.fail(run, error)  # nothing of this run is committed
 
     async def _wait_for_work(self) -> None:
-        idle: asyncio.Future[None] = self._loop.create_future()
+        idle = Idle(loop=self._loop)
         self._idle.append(idle)
         try:
             await idle

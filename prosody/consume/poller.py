@@ -55,6 +55,10 @@ class Poller:
         self._waiting = False
         self.each_turn: Callable[[], None] = _nothing
         """Called before what a poll brought is handed on; what is to be looked at now and then."""
+        self.hold: Callable[[], None] = _nothing
+        """Called before records are taken that came while a poll waited."""
+        self.begin: Callable[[], None] = _nothing
+        """Called when all that came together is taken."""
         self.last_poll = runtime.monotonic()
         """When the last poll returned; a poller that stands still shows here."""
 
@@ -96,6 +100,7 @@ class Poller:
         """Hand on what the waiting poll would have brought."""
         # The partition asks for more when it has admitted them, but this poll goes on for it anyway.
         self._waiting = False
+        self.hold()
         self._arrived()
         self._hand_on(partition, records)
         self._waiting = True

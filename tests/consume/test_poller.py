@@ -185,6 +185,15 @@ async def test_what_is_taken_reaches_its_partition() -> None:
         assert len(scene.consumer.polls) == 1
 
 
+async def test_lanes_are_held_before_anything_is_taken() -> None:
+    async with polling() as scene:
+        held: list[list[object]] = []
+        scene.poller.hold = lambda: held.append(list(scene.a.received))
+        scene.poller.take(A, taken(1))
+        scene.poller.take(A, taken(2))
+        assert held == [[], [1]]
+
+
 async def test_what_is_taken_of_a_partition_given_up_is_dropped() -> None:
     async with polling() as scene:
         del scene.held.takers[A]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,13 +26,23 @@ async def poll(
 ) -> Mapping[TopicPartition, Sequence[Any]]:
     """Gives its taker all that it wants, and returns what is left."""
     polled = await self._consumer.poll(partitions, max_records=max_records, timeout_s=timeout_s)
-    left = {}
-    for partition, records in polled.items():
-        if self.taker.wants(partition):
-            self.taker.take(partition, records)
-        else:
-            left[partition] = records
-    return left
+    loop = asyncio.get_running_loop()
+    left: asyncio.Future[dict[TopicPartition, Sequence[Any]]] = loop.create_future()
+
+    def received() -> None:
+        kept = {}
+        for partition, records in polled.items():
+            if self.taker.wants(partition):
+                self.taker.take(partition, records)
+            else:
+                kept[partition] = records
+        self.taker.begin()
+        if not left.cancelled():
+            left.set_result(kept)
+
+    # As from a socket: where no task runs, so that a handler may begin at once.
+    loop.call_soon(received)
+    return await left
 
 
 @pytest.fixture(autouse=True)

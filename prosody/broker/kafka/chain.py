@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = FetchResponse_v11.API_VERSION
 """The one whose bytes are known here; aiokafka knows no later one, brokers since 2.3 all know it."""
+BRIEF_S: Final = 0.0005
+"""Handlers that take longer are worth an overlap with the next fetch, which takes about as long."""
 _CORRELATION: Final = struct.Struct(">i")
 _SIZE: Final = struct.Struct(">i")
 _OFFSET: Final = struct.Struct(">q")
@@ -65,7 +67,7 @@ class Taking(Protocol):
         ...
 
     def hand_over(self) -> None:
-        """The next fetch has been sent: a good time to work on what was taken."""
+        """Work on what was taken."""
         ...
 
 
@@ -138,7 +140,9 @@ class Chain:
         self._taking = taking
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[Answered | None] = self._loop.create_future()
-        self._answered_at = self._loop.time()
+        self._asked_at = 0.0
+        self._brief = True
+        """What was handed over last took so little time that the next fetch could wait for it."""
         self.ended = False
         self.stale = False
         """Something has changed that it does not look at: it ends with the next answer."""
@@ -166,7 +170,7 @@ class Chain:
         try:
             self._go_on()
             while not self._over.done():
-                left_s = self._answered_at + connection._request_timeout - self._loop.time()
+                left_s = self._asked_at + connection._request_timeout - self._loop.time()
                 if left_s <= 0:
                     # As aiokafka does. It tells whoever waits, this chain too if it does.
                     connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
@@ -187,6 +191,7 @@ class Chain:
         """Send the next fetch, if all there is to change is offsets."""
         if self.ended:
             return
+        self._asked_at = self._loop.time()
         if not self._is_due_again() or not self._frames.send(self._request, self):
             self._end()
 
@@ -216,7 +221,6 @@ class Chain:
         self._end(self._left(None, error))
 
     def set_result(self, answer: bytes) -> None:
-        self._answered_at = self._loop.time()
         try:
             self._answered(answer)
         except Exception:
@@ -243,14 +247,22 @@ class Chain:
         if not brought:
             self._go_on()
             return
+        # Sending wakes the broker, which may take the processor from whoever handles what has come. So it
+        # comes last, unless handlers compute for so long that the next answer can be here by then.
+        brief, buffered = self._brief, False
         try:
-            if self._taking.take(brought):
-                self._loop.call_soon(self._go_on)
-            else:
+            buffered = self._taking.take(brought)
+            if not brief and not buffered:
                 self._go_on()
         finally:
             # Whatever happens: what is taken will not be fetched again.
+            began_at = self._loop.time()
             self._taking.hand_over()
+            self._brief = self._loop.time() - began_at < BRIEF_S
+        if buffered:
+            self._loop.call_soon(self._go_on)
+        elif brief:
+            self._go_on()
 
     def _left(self, answer: bytes | None, error: BaseException | None) -> Answered:
         topics: dict[str, list[tuple[int, int, int]]] = {}

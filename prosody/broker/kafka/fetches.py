@@ -36,6 +36,11 @@ class Waiting(Protocol):
         """Take them."""
         ...
 
+    @property
+    def begin(self) -> Callable[[], None]:
+        """To be called when all that came together is taken: handlers may begin here and now."""
+        ...
+
     def fail(self, fault: Exception) -> None:
         """End the poll with a fault."""
         ...
@@ -113,9 +118,11 @@ class Fetches:
 
     def hand_over(self) -> None:
         waiting, taken = self.waiting, self._taken
+        if not taken:
+            return
+        assert waiting is not None, "a poll waits until the end of this turn"
         self._taken = []
         for at, (brought, records) in enumerate(taken):
-            assert waiting is not None, "a poll waits until the end of this turn"
             try:
                 waiting.take(brought.partition, records)
             except Exception as fault:  # noqa: BLE001
@@ -124,7 +131,8 @@ class Fetches:
                 for lost, _ in taken[at:]:
                     lost.state.seek(lost.offset)
                 waiting.fail(fault)
-                return
+                break
+        waiting.begin()
 
     def _hand(self, brought: Brought) -> bool:
         """Read records for the poll that waits, if they are plain and it wants them."""

@@ -200,6 +200,7 @@ class _Waiting:
         self._assignment = assignment
         self._taker = taker
         self.take = taker.take
+        self.begin = taker.begin
         self.fail = polls.fail
 
     def wants(self, partition: Any) -> bool:

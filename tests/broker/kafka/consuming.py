@@ -38,6 +38,8 @@ class Eager:
         self.taken: list[tuple[TopicPartition, list[int]]] = []
         self.sent: list[int] = []
         """Requests that had been written when it was handed each of ``taken``."""
+        self.begun: list[int] = []
+        """How many of ``taken`` there were each time that it was told to begin."""
         self._written = written
 
     def wants(self, partition: TopicPartition) -> bool:
@@ -46,6 +48,9 @@ class Eager:
     def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         self.taken.append((partition, [record.offset for record in records]))
         self.sent.append(len(self._written))
+
+    def begin(self) -> None:
+        self.begun.append(len(self.taken))
 
 
 class Consumer(Fetched):

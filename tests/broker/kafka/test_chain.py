@@ -69,15 +69,62 @@ async def test_over_a_connection_of_aiokafka_too() -> None:
         await turns()
 
 
-async def test_the_next_fetch_is_sent_before_records_are_handed_over() -> None:
-    async with scene_of() as scene:
-        await scene.begin()
-        data = batch(0, 1)
-        scene.chain.set_result(answer_of((B, data), (A, b"")))
-        assert scene.log == ["send", "take", "send", "hand over"]
-        assert scene.taken.brought == [(B, 0, data)]
-        scene.chain.set_result(EMPTY)
-        assert scene.log[4:] == ["send"]
+def test_the_next_fetch_is_sent_after_records_are_handed_over() -> None:
+    async def main() -> None:
+        async with scene_of() as scene:
+            await scene.begin()
+            data = batch(0, 1)
+            scene.chain.set_result(answer_of((B, data), (A, b"")))
+            assert scene.log == ["send", "take", "hand over", "send"]
+            assert scene.taken.brought == [(B, 0, data)]
+            scene.chain.set_result(EMPTY)
+            assert scene.log[4:] == ["send"]
+
+    run_virtual(main())
+
+
+def test_where_handlers_compute_for_long_the_next_fetch_is_sent_before() -> None:
+    async def main() -> None:
+        async with scene_of() as scene:
+            await scene.begin()
+            loop: Any = asyncio.get_running_loop()
+            hand_over = scene.taken.hand_over
+
+            def compute() -> None:
+                hand_over()
+                loop._now += times_s.pop(0)
+
+            scene.taken.hand_over = compute  # type: ignore[method-assign]
+            times_s = [0.0004, 0.0006, 0.0006, 0.0004, 0.0004]
+            orders = []
+            for place in range(len(times_s)):
+                scene.log.clear()
+                scene.chain.set_result(answer_of((A, batch(place * STEP))))
+                orders.append(scene.log[1:])
+            after, before = ["hand over", "send"], ["send", "hand over"]
+            assert orders == [after, after, before, before, after]
+
+    run_virtual(main())
+
+
+def test_a_handler_that_computes_for_minutes_is_no_broker_that_does_not_answer() -> None:
+    async def main() -> None:
+        async with scene_of() as scene:
+            await scene.begin()
+            loop: Any = asyncio.get_running_loop()
+
+            def compute() -> None:
+                loop._now += 100.0
+
+            scene.taken.hand_over = compute  # type: ignore[method-assign]
+            for left in (False, True):
+                scene.taken.left = left
+                scene.chain.set_result(answer_of((A, batch(scene.state(A).position))))
+                await turns()
+                assert not scene.wire.closed
+            assert scene.chain.looks_after(A)
+
+    run_virtual(main())
 
 
 async def test_what_is_left_buffered_is_polled_before_the_next_fetch() -> None:

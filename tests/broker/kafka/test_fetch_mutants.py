@@ -159,12 +159,20 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "what is buffered is not polled first": (
         chain,
-        "            if self._taking.take(brought):\n",
-        "            if self._taking.take(brought) and False:\n",
+        "        if buffered:\n            self._loop.call_soon(self._go_on)\n        elif",
+        "        if",
         on_chain.test_what_is_left_buffered_is_polled_before_the_next_fetch,
     ),
+    "what is handed over waits for the next fetch": (
+        chain, "brief, buffered = self._brief, False", "brief, buffered = False, False",
+        on_chain.test_the_next_fetch_is_sent_after_records_are_handed_over,
+    ),
+    "the next fetch waits for whoever computes": (
+        chain, "            self._brief = self._loop.time() - began_at < BRIEF_S\n", "",
+        on_chain.test_where_handlers_compute_for_long_the_next_fetch_is_sent_before,
+    ),
     "an answer does not begin the time anew": (
-        chain, "        self._answered_at = self._loop.time()\n        try", "        try",
+        chain, "        self._asked_at = self._loop.time()\n", "",
         on_chain.test_a_broker_that_does_not_answer,
     ),
     # Records are handed over only to who wants them.
@@ -237,8 +245,8 @@ MUTANTS: dict[str, Mutant] = {
     # The poller.
     "room for what is taken wakes the poll": (
         poller,
-        "        self._waiting = False\n        self._arrived()\n",
-        "        self._arrived()\n",
+        "        self._waiting = False\n        self.hold()\n",
+        "        self.hold()\n",
         on_poller.test_room_for_more_of_what_is_taken_wakes_no_poll,
     ),
     "room wakes no poll after something was taken": (
@@ -249,8 +257,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "what is taken is no turn of polling": (
         poller,
-        "        self._waiting = False\n        self._arrived()\n",
-        "        self._waiting = False\n",
+        "        self.hold()\n        self._arrived()\n",
+        "        self.hold()\n",
         on_poller.test_taking_counts_as_a_turn_of_polling,
     ),
     "what is taken ends no outage": (

@@ -13,28 +13,34 @@ from prosody.broker.kafka.polls import Unreadable
 from tests.broker.kafka.consuming import NODE, T0, T1, Consumer, consuming, end_of
 from tests.broker.kafka.fetched import batch
 from tests.broker.kafka.line import Line, turns
+from tests.support import run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def test_records_go_to_the_poll_that_waits() -> None:
-    """Behind the next fetch, with the position moved, in the callback that received them."""
-    async with consuming() as one:
-        await one.begin()
-        poll = await one.wait(one.taker)
-        for begin in (0, 3, 6):
-            one.answer((0, batch(begin, begin + 1, begin + 2)), (1, b""))
-            assert one.position(0) == begin + 3
-        one.answer((1, batch(0)), (0, batch(9)))
-        assert one.taker.taken == [
-            (T0, [0, 1, 2]), (T0, [3, 4, 5]), (T0, [6, 7, 8]), (T1, [0]), (T0, [9]),
-        ]  # fmt: skip
-        assert one.taker.sent == [2, 3, 4, 5, 5]
-        await turns()
-        assert not poll.done()
-        assert not one.buffered()
-        assert not one.asked
+def test_records_go_to_the_poll_that_waits() -> None:
+    """Before the next fetch, with the position moved, in the callback that received them."""
+
+    async def main() -> None:
+        async with consuming() as one:
+            await one.begin()
+            poll = await one.wait(one.taker)
+            for begin in (0, 3, 6):
+                one.answer((0, batch(begin, begin + 1, begin + 2)), (1, b""))
+                assert one.position(0) == begin + 3
+            one.answer((1, batch(0)), (0, batch(9)))
+            assert one.taker.taken == [
+                (T0, [0, 1, 2]), (T0, [3, 4, 5]), (T0, [6, 7, 8]), (T1, [0]), (T0, [9]),
+            ]  # fmt: skip
+            assert one.taker.sent == [1, 2, 3, 4, 4]
+            assert one.taker.begun == [1, 2, 3, 5], "not once for each answer, when all was taken"
+            await turns()
+            assert not poll.done()
+            assert not one.buffered()
+            assert not one.asked
+
+    run_virtual(main())
 
 
 async def test_records_before_the_position_are_not_taken() -> None:

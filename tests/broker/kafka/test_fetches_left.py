@@ -118,4 +118,5 @@ async def test_a_fault_of_who_takes_is_told_by_the_poll_and_loses_nothing() -> N
         await turns()
         with pytest.raises(RuntimeError, match="a fault"):
             poll.result()
+        assert one.taker.begun == [0], "whoever was held for it waits for ever"
         assert (one.position(0), one.position(1)) == (0, 0)
