@@ -18,17 +18,15 @@ class Idle(asyncio.Future[None]):
     asyncio asks of anything that behaves like a future, not on how its own are made.
     """
 
-    _wakeup: Callable[..., object] | None = None
-    """The step of the task that waits."""
-    _where: contextvars.Context | None = None
-    """The context variables of that task."""
+    _wakeup: tuple[Callable[..., object], contextvars.Context] | None = None
+    """The step of the task that waits, and its context variables."""
 
     def add_done_callback(
         self, fn: Callable[..., object], /, *, context: contextvars.Context | None = None
     ) -> None:
         """As in a future."""
         if self._wakeup is None and context is not None and not self.done():
-            self._wakeup, self._where = fn, context
+            self._wakeup = fn, context
         else:
             super().add_done_callback(fn, context=context)
 
@@ -45,14 +43,16 @@ class Idle(asyncio.Future[None]):
 
     def begin(self) -> None:
         """Run the task's next step now, where no other task runs; else wake it as usual."""
-        wakeup, where = self._wakeup, self._where
-        if wakeup is None or where is None or asyncio.current_task(self.get_loop()) is not None:
+        wakeup = self._wakeup
+        if wakeup is None or asyncio.current_task(self.get_loop()) is not None:
             self.set_result(None)
             return
         super().set_result(None)
-        where.run(wakeup, self)
+        step, where = wakeup
+        where.run(step, self)
 
     def _schedule(self) -> None:
         wakeup, self._wakeup = self._wakeup, None
         if wakeup is not None:
-            super().add_done_callback(wakeup, context=self._where)
+            step, where = wakeup
+            super().add_done_callback(step, context=where)

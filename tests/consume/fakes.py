@@ -23,7 +23,7 @@ from prosody.middleware.timeout import Timeout
 from prosody.model.handler import HandlerMethods
 from prosody.model.outcome import SUCCESS, Outcome
 from prosody.observe.storm import Storms
-from tests.support import FakeRuntime
+from tests.support import FakeRuntime, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -151,6 +151,23 @@ class Around:
 
         partition._close = close_lanes_too  # type: ignore[method-assign]
         return partition
+
+
+async def handled(partition: Partition, *offsets: int) -> None:
+    """Have a partition receive these offsets, one after the other."""
+    for offset in offsets:
+        partition.receive(records(offset))
+        await settle()
+
+
+async def an_idle_lane(stage: Stage, partition: Partition) -> asyncio.Task[Any]:
+    """Have a first record handled; the lane that did it, which waits for more."""
+    await handled(partition, 0)
+    lane = stage.on_stage[0][0].task
+    assert lane is not None
+    stage.end(0)
+    await settle()
+    return lane
 
 
 def lanes_of(partition: Partition) -> Lanes:

@@ -78,7 +78,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "any size has room for a number": (
         frames, "            and head[0] >= _LEAST\n", "",
-        lambda: on_frames.test_a_size_that_has_no_room_for_a_number_closes_the_connection(3),
+        lambda: on_frames.test_a_size_that_has_no_room_for_a_number_closes_the_connection(3, 8),
     ),
     "an asking that is over is told": (
         frames, "        if not asking.done():\n", "        if True:\n",
