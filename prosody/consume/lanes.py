@@ -2,8 +2,7 @@
 
 A task for each message would cost ten times what eight nested awaits in a reused one do. A lane that
 waits (in the handler, in a backoff, for a permit of a later attempt) is just a waiting lane: another one
-takes over. At any moment at most one lane has been woken and not yet run, so waking costs nothing when
-handlers never wait.
+takes over, woken by the first one as it begins to wait. So one lane is enough where handlers never do.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from prosody.consume.idle import Idle
 from prosody.consume.steps import Measured
@@ -23,12 +22,23 @@ if TYPE_CHECKING:
 
     from prosody.consume.steps import Steps
     from prosody.middleware.stacks import Stack
+    from prosody.model.outcome import Outcome
     from prosody.model.run import Run
 
 _log = logging.getLogger("prosody.lanes")
 
 _TURN_S = 0.005
 """How long lanes may go from run to run before the event loop gets a turn."""
+
+_RETIRE: Final = object()
+"""The run has left traces in its lane."""
+_GIVE_WAY: Final = object()
+"""The event loop must have a turn."""
+_NOT_AWAITED: Final = (None, _RETIRE, _GIVE_WAY)
+
+
+async def _raised(error: BaseException) -> Outcome:
+    raise error
 
 
 class Lanes:
@@ -90,11 +100,28 @@ class Lanes:
         self._held = True
 
     def begin(self) -> None:
-        """They are all here: go on with that lane, without a turn of the event loop in between."""
+        """They are all here: go on with that lane, without a turn of the event loop in between.
+
+        As long as handlers wait for nothing, its task stays asleep.
+        """
         self._held = False
         idle, self._next = self._next, None
-        if idle is not None and not idle.done():
+        if idle is None or idle.done():
+            return
+        try:
+            made = idle.within(self._begin)
+        except BaseException as error:  # noqa: BLE001  # the lane ends with it, as if it had met it itself
+            idle.set_exception(error)
+            return
+        if idle.done():
+            return  # a handler has cancelled the task that it ran in
+        if not made:
+            idle.set_result(None)
+        elif idle.lane.rest is not None or self._closed:
             idle.begin()
+        else:
+            idle.lane.run = None
+            self._idle.append(idle)
 
     def close(self) -> None:
         """End idle lanes; busy ones end with their run."""
@@ -125,66 +152,108 @@ class Lanes:
             # A fault of ours outside any run: there is no partition to start again.
             _log.critical("internal fault in a lane; please report this", exc_info=error)
 
-    async def _lane(  # noqa: C901  # a call for each part would cost every message
-        self, lane: Measured, handed: Run | None
-    ) -> None:
-        scheduler = self._scheduler
-        take = scheduler.take
-        call = self._stack.call
-        context, copy_context = self._context, contextvars.copy_context
-        task = asyncio.current_task()
-        assert task is not None
-        self._begin()
-        run = take() if handed is None else handed
+    async def _lane(self, lane: Measured, handed: Run | None) -> None:
+        lane.task = asyncio.current_task()
+        rest = self._begin(lane, handed)
         while True:
-            if run is None:
+            if rest is None:
                 lane.run = None  # what an idle lane holds on to stays in memory
                 if self._closed or len(self._idle) >= self._idle_max:
                     return
-                await self._wait_for_work()
-                run = take()
+                rest = await self._wait_for_work(lane)
                 continue
-            partition = run.partition
-            fresh = run.task is None
-            run.task = task
-            if fresh:
-                partition.waiting -= 1
-                if not partition.waiting:
-                    partition.admit()
-            lane.run = run
+            if rest is _RETIRE:
+                self._retire()
+                return
+            if rest is _GIVE_WAY:
+                await give_way()
+                self._turn_ends = lane.began + _TURN_S
+                rest = self._serve(lane)
+                continue
+            run = lane.run
+            assert run is not None, "it is what the rest is of"
             try:
-                outcome = call(run)
-                if outcome is not SUCCESS:
-                    outcome = await outcome  # type: ignore[misc]  # only that one comes itself
-                partition.finish(run, outcome)
+                outcome = await rest
             except asyncio.CancelledError as error:
                 self._cancelled(run, error)
                 raise
             except BaseException as error:
                 # The stack promises not to raise: this is a fault of the library's own. The
                 # partition starts again from its committed offset, so nothing is lost.
-                partition.fail(run, error)
+                run.partition.fail(run, error)
                 self._retire()
                 if not isinstance(error, Exception):
                     raise  # meant for the process
                 return
+            rest = self._serve(lane, run, outcome)
+
+    def _serve(self, lane: Measured, run: Run | None = None, outcome: Outcome | None = None) -> Any:
+        """Take run after run through the stack, until there is something to wait for: what is left.
+
+        The lane's task is the current one. None: nothing is left. Else ``_RETIRE``, ``_GIVE_WAY``, or what
+        to await for the outcome of ``lane.run``, and another lane is woken if there is more.
+
+        :param run: the first one, if it is not to be taken.
+        :param outcome: its outcome, if it has one: it is to be finished.
+        """
+        scheduler = self._scheduler
+        woken, scheduler.woken = scheduler.woken, True  # whatever comes meanwhile is this lane's
+        try:
+            rest = self._take_through(lane, run, outcome)
+        finally:
+            scheduler.woken = woken
+        if rest not in _NOT_AWAITED and scheduler.has_more:
+            self.wake()
+        return rest
+
+    def _take_through(  # noqa: C901  # a call for each part would cost every message
+        self, lane: Measured, run: Run | None, outcome: Outcome | None
+    ) -> Any:
+        scheduler, call, task = self._scheduler, self._stack.call, lane.task
+        take = scheduler.take
+        context, copy_context = self._context, contextvars.copy_context
+        while True:
+            if outcome is None:
+                if run is None:
+                    run = take()
+                    if run is None:
+                        return None
+                partition = run.partition
+                fresh = run.task is None
+                run.task = task
+                if fresh:
+                    partition.waiting -= 1
+                    if not partition.waiting:
+                        partition.admit()
+                lane.run = run
+                try:
+                    done = call(run)
+                except BaseException as error:  # noqa: BLE001  # the lane has it raised again
+                    return _raised(error)
+                if done is not SUCCESS:
+                    return done
+                outcome = SUCCESS
+            assert run is not None, "it has an outcome"
+            try:
+                run.partition.finish(run, outcome)
+            except BaseException as error:  # noqa: BLE001  # likewise
+                return _raised(error)
             try:
                 # Whether the run left something in the lane's context variables.
                 differs = copy_context() != context
             except Exception:  # noqa: BLE001
                 differs = True  # a value that cannot be compared: better a new lane than a leak
-            if differs or task.cancelling():
-                self._retire()
-                return
+            if differs or task.cancelling():  # type: ignore[union-attr]  # it is running
+                return _RETIRE
             if scheduler.latest >= self._turn_ends and self._turn_is_over(lane):
-                await give_way()
-                self._turn_ends = lane.began + _TURN_S
-            run = take()
+                return _GIVE_WAY
+            run = outcome = None
 
-    def _begin(self) -> None:
-        """This lane takes runs from now on."""
+    def _begin(self, lane: Measured, run: Run | None = None) -> Any:
+        """This lane takes runs from now on; see ``_serve``."""
         self._scheduler.woken = False
         self._timeout.watch()
+        return self._serve(lane, run)
 
     def _turn_is_over(self, lane: Measured) -> bool:
         """Whether lanes have gone on for so long that the loop must have a turn."""
@@ -202,16 +271,27 @@ class Lanes:
         else:
             run.partition.fail(run, error)  # nothing of this run is committed
 
-    async def _wait_for_work(self) -> None:
-        idle = Idle(loop=self._loop)
+    async def _wait_for_work(self, lane: Measured) -> Any:
+        """Idle until there is some; what is left of it, as of ``_serve``."""
+        idle = Idle(lane, self._loop)
         self._idle.append(idle)
         try:
             await idle
-        except asyncio.CancelledError:
-            if idle in self._idle:
-                self._idle.remove(idle)
-            raise
-        self._begin()
+        except asyncio.CancelledError as error:
+            rest, lane.rest = lane.rest, None
+            if rest is None:
+                if idle in self._idle:
+                    self._idle.remove(idle)
+                raise
+            # A handler that ran in the place of this task has cancelled it. That strikes where the task
+            # waits next, as it would have done without the wait here.
+            task = lane.task
+            assert task is not None
+            task.uncancel()
+            task.cancel(*error.args)
+            return rest
+        rest, lane.rest = lane.rest, None
+        return self._begin(lane) if rest is None else rest
 
     def _retire(self) -> None:
         """This lane ends, because a run left traces in it; another goes on."""

@@ -14,6 +14,7 @@ from prosody.model.fields import fields
 from prosody.model.message import ExciseMessage, Timer
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Generator
     from types import TracebackType
 
@@ -145,7 +146,7 @@ class Steps:
 class Measured(Coroutine[Any, Any, None]):
     """A lane's coroutine whose steps are measured. For its task it is the coroutine itself."""
 
-    __slots__ = ("_close", "_inner", "_send", "_steps", "_throw", "began", "run")
+    __slots__ = ("_close", "_inner", "_send", "_steps", "_throw", "began", "rest", "run", "task")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -153,6 +154,10 @@ class Measured(Coroutine[Any, Any, None]):
         """What the lane runs now, or ran last in this step; kept by the lane."""
         self.began = 0.0
         """When this step began."""
+        self.task: asyncio.Task[Any] | None = None
+        """The lane's own; None before its first step."""
+        self.rest: Any = None
+        """What a step that others made for it has left to the lane."""
 
     def drive(self, inner: Coroutine[Any, Any, None]) -> Measured:
         """Take the coroutine to drive; apart from ``__init__`` because it needs to know this object."""
@@ -179,11 +184,15 @@ class Measured(Coroutine[Any, Any, None]):
         traceback: TracebackType | None = None,
         /,
     ) -> Any:
+        # The form of three arguments, which callers of an abstract coroutine may use, is deprecated.
+        return self.measure(self._throw, kind if value is None else value)
+
+    def measure(self, step: Callable[[Any], Any], value: Any) -> Any:
+        """Call ``step(value)`` as a step of the lane."""
         steps = self._steps
         self.began = began = steps.monotonic()
         try:
-            # The form of three arguments, which callers of an abstract coroutine may use, is deprecated.
-            return self._throw(kind if value is None else value)  # type: ignore[arg-type]
+            return step(value)
         finally:
             ended = steps.monotonic()
             if ended >= steps.due:

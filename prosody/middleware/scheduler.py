@@ -76,7 +76,8 @@ class Scheduler:
         self.wake: Callable[[], None] = _nobody
         """Has one more lane call ``take``; set by the lanes."""
         self.woken = False
-        """A lane has been woken and has not run yet; kept by the lanes, and asked here to spare calls."""
+        """A lane has been woken and has not run yet, or is taking run after run; kept by the lanes, and
+        asked here to spare calls."""
         self.latest = 0.0
         """The time that was read last."""
         self.note: Callable[[Run, float, Outcome | None], None] | None = None
@@ -136,8 +137,7 @@ class Scheduler:
     def take(self) -> Run | None:
         """The run whose turn it is, with a permit, for a lane to take; None when there is none.
 
-        Permits are granted on the way to runs that wait in a lane of their own, and another lane is woken
-        if there is more.
+        Permits are granted on the way to runs that wait in a lane of their own. There may be more.
         """
         while self.free:
             self.latest = now = self.monotonic()
@@ -148,8 +148,6 @@ class Scheduler:
             run.permit = True
             run.began = now
             if run.task is None:
-                if self.free and not self.woken and self.heap.waiting:
-                    self.wake()
                 return run
             waiting = run.interruptible
             # One that was interrupted in this very turn gives the permit back when it notices.

@@ -176,6 +176,20 @@ def lanes_of(partition: Partition) -> Lanes:
     return lanes
 
 
+async def called_back(call: Callable[[], object]) -> object:
+    """Call where no task runs, as what a socket received does."""
+    done = asyncio.get_running_loop().create_future()
+
+    def noted() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    asyncio.get_running_loop().call_soon(noted)
+    return await done
+
+
 class FakeConsumer:
     """A broker consumer: polls what is put in, commits into a dict, raises what it is told to."""
 

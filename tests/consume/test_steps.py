@@ -231,10 +231,8 @@ async def test(scenario: Callable[[Scene], Awaitable[None]]) -> None:
 
 MUTANTS = {
     "throw is not measured": (
-        "return self._throw(kind if value is None else value)  # type: ignore[arg-type]\n"
-        "        finally:\n            ended = steps.monotonic()",
-        "return self._throw(kind if value is None else value)\n"
-        "        finally:\n            ended = began",
+        "return self.measure(self._throw, kind if value is None else value)",
+        "return self._throw(kind if value is None else value)",
     ),
     "every block is told": (
         "if now - self._told_at >= _QUIET_S:\n            self._write",
