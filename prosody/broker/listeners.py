@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from prosody.broker.values import Record, Start, TopicPartition
 
@@ -32,24 +32,25 @@ class RebalanceListener(Protocol):
         ...
 
 
+class Receiver(Protocol):
+    """Takes records of one partition."""
+
+    def receive(self, records: Sequence[Record]) -> None:
+        """Take them, in offset order. Does not raise."""
+        ...
+
+
 class Taker(Protocol):
     """Takes records while its poll waits, so that the poll need not end for them.
 
     Its methods do not raise.
     """
 
-    def wants(self, partition: TopicPartition) -> bool:
-        """Whether records of a partition would be polled now."""
+    def wants(self, partition: TopicPartition) -> Receiver | None:
+        """Who takes records of a partition, if they would be polled now."""
         ...
 
-    def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        """Take records of a partition that is wanted, in offset order.
-
-        ``begin`` follows in the same turn of the event loop.
-        """
-        ...
-
-    @property
-    def begin(self) -> Callable[[], None]:
-        """To be called when all that came together is taken: handlers may begin here and now."""
+    def take(self, brought: Sequence[tuple[Receiver, Sequence[Record]]]) -> None:
+        """Give records that came together to those who take them, in offset order, and have handlers
+        begin, here and now. In the turn of the event loop in which they were wanted."""
         ...

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from prosody.broker.listeners import RebalanceListener, Taker
+from prosody.broker.listeners import RebalanceListener, Receiver, Taker
 from prosody.broker.values import (
     ConsumerSettings,
     Headers,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Broker", "BrokerAdmin", "BrokerBatches", "BrokerConsumer", "BrokerProducer", "BrokerReader",
     "ConsumerSettings", "Headers", "OffsetAndMetadata", "ProducerSettings", "ReaderSettings",
-    "RebalanceListener", "Record", "SentRecord", "Start", "Taker",
+    "RebalanceListener", "Receiver", "Record", "SentRecord", "Start", "Taker",
     "TopicPartition", "Written",
 ]  # fmt: skip
 

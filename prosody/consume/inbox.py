@@ -73,15 +73,12 @@ class Inbox:
             identify=shared.admitted,
         )
         self._records: Sequence[Record] = ()
+        self.empty = True
+        """Everything received is admitted."""
         self._next = 0
         """Index of the first record that is not admitted."""
         self._admissible = 0
         """How many more may be admitted before the length of the metadata must be looked at."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether everything received is admitted."""
-        return self._next >= len(self._records)
 
     @property
     def left(self) -> Sequence[Record]:
@@ -103,11 +100,13 @@ class Inbox:
         left = self._records[self._next :]
         self._records = [*left, *records] if left else records
         self._next = 0
+        self.empty = not self._records
 
     def clear(self) -> None:
         """Drop what is not admitted."""
         self._records = ()
         self._next = 0
+        self.empty = True
 
     def admit(self) -> None:
         """Move records to the key queues while there is room.

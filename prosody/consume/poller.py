@@ -12,7 +12,7 @@ from prosody.runtime import give_way
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from prosody.broker.protocol import BrokerConsumer, Record, TopicPartition
+    from prosody.broker.protocol import BrokerConsumer, Receiver, Record, TopicPartition
     from prosody.consume.assignment import Assignment
     from prosody.runtime import Runtime
 
@@ -54,11 +54,13 @@ class Poller:
         """The refusal that was told last."""
         self._waiting = False
         self.each_turn: Callable[[], None] = _nothing
-        """Called before what a poll brought is handed on; what is to be looked at now and then."""
+        """Called before what a poll brought is handed on; what is to be looked at now and then. Not for
+        what comes while a poll waits, which ends soon enough."""
         self.hold: Callable[[], None] = _nothing
         """Called before records are taken that came while a poll waited."""
         self.begin: Callable[[], None] = _nothing
         """Called when all that came together is taken."""
+        self._monotonic = runtime.monotonic
         self.last_poll = runtime.monotonic()
         """When the last poll returned; a poller that stands still shows here."""
 
@@ -84,41 +86,43 @@ class Poller:
             finally:
                 self._waiting = False
             self._arrived()
+            self.each_turn()
             for topic_partition, records in polled.items():
-                self._hand_on(topic_partition, records)
+                partition = self._assignment.get(topic_partition)
+                if partition is not None:
+                    partition.receive(records)
             # A poll that finds data at once does not suspend: let the lanes have their turn.
             await give_way()
 
     # Called by the broker client while a poll waits
 
-    def wants(self, partition: TopicPartition) -> bool:
-        """Whether records of a partition need not wait for the end of the poll."""
+    def wants(self, partition: TopicPartition) -> Receiver | None:
+        """The partition, if its records need not wait for the end of the poll."""
         found = self._assignment.get(partition)
-        return found is not None and found.wants_records
+        return found if found is not None and found.wants_records else None
 
-    def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
+    def take(self, brought: Sequence[tuple[Receiver, Sequence[Record]]]) -> None:
         """Hand on what the waiting poll would have brought."""
-        # The partition asks for more when it has admitted them, but this poll goes on for it anyway.
+        # Partitions ask for more when they have admitted them, but this poll goes on for them anyway.
         self._waiting = False
         self.hold()
-        self._arrived()
-        self._hand_on(partition, records)
-        self._waiting = True
+        try:
+            self._arrived()
+            for partition, records in brought:
+                partition.receive(records)
+        finally:
+            self._waiting = True
+            self.begin()
 
     def _arrived(self) -> None:
-        self.last_poll = self._runtime.monotonic()
-        self._note_success()
-        self.each_turn()
-
-    def _hand_on(self, topic_partition: TopicPartition, records: Sequence[Record]) -> None:
-        partition = self._assignment.get(topic_partition)
-        if partition is not None:
-            partition.receive(records)
+        self.last_poll = self._monotonic()
+        if self._failing_since is not None:
+            self._note_success()
 
     def _note_failure(self, error: BrokerError) -> None:
         """Say it, once: of an outage that it began, of a refusal what it is."""
         if self._failing_since is None:
-            self._failing_since = self._runtime.monotonic()
+            self._failing_since = self._monotonic()
         if error.retriable:
             if not self._warned:
                 self._warned = True
@@ -134,8 +138,7 @@ class Poller:
         # A partition that cannot be read fails one poll; the broker client tells when it can.
         if self._failing_since is not None and not self._consumer.unreadable:
             _log.info(
-                "polling succeeds again, after %.3g s",
-                self._runtime.monotonic() - self._failing_since,
+                "polling succeeds again, after %.3g s", self._monotonic() - self._failing_since
             )
             self._failing_since = None
             self._warned = False

@@ -56,6 +56,12 @@ class Scene:
             self.consumer.as_broker(), cast("Assignment", self.held), 0.5, FakeRuntime()
         )
 
+    def take(self, tp: TopicPartition, *values: int) -> None:
+        """Records of a partition come while the poll waits."""
+        receiver = self.poller.wants(tp)
+        assert receiver is not None
+        self.poller.take([(receiver, cast("Any", values))])
+
 
 @contextlib.asynccontextmanager
 async def polling() -> AsyncIterator[Scene]:
@@ -166,10 +172,6 @@ async def test_last_poll_stands_still_in_an_outage(scene: Scene) -> None:
 # -- what is taken while a poll waits ----------------------------------------------------------------
 
 
-def taken(*values: int) -> Any:
-    return list(values)
-
-
 async def test_a_poller_takes_for_its_consumer() -> None:
     scene = Scene()
     assert scene.consumer.as_broker().taker is scene.poller
@@ -177,29 +179,35 @@ async def test_a_poller_takes_for_its_consumer() -> None:
 
 async def test_what_is_taken_reaches_its_partition() -> None:
     async with polling() as scene:
-        scene.poller.take(A, taken(1, 2))
-        scene.poller.take(B, taken(3))
-        scene.poller.take(A, taken(4))
+        scene.take(A, 1, 2)
+        scene.take(B, 3)
+        scene.take(A, 4)
         assert (scene.a.received, scene.b.received) == ([1, 2, 4], [3])
         await settle()
         assert len(scene.consumer.polls) == 1
 
 
-async def test_lanes_are_held_before_anything_is_taken() -> None:
+async def test_lanes_are_held_until_all_is_taken() -> None:
     async with polling() as scene:
-        held: list[list[object]] = []
-        scene.poller.hold = lambda: held.append(list(scene.a.received))
-        scene.poller.take(A, taken(1))
-        scene.poller.take(A, taken(2))
-        assert held == [[], [1]]
+        log: list[Any] = []
+        scene.poller.hold = lambda: log.append("hold")
+        scene.poller.begin = lambda: log.append("begin")
+        for each in (scene.a, scene.b):
+            each.receive = log.extend  # type: ignore[method-assign]
+        scene.poller.take([(scene.a, [1]), (scene.b, [2])])  # type: ignore[list-item]
+        assert log == ["hold", 1, 2, "begin"]
 
 
-async def test_what_is_taken_of_a_partition_given_up_is_dropped() -> None:
+async def test_lanes_begin_whatever_happens() -> None:
     async with polling() as scene:
-        del scene.held.takers[A]
-        scene.poller.take(A, taken(1))
-        scene.poller.take(B, taken(2))
-        assert (scene.a.received, scene.b.received) == ([], [2])
+        log: list[str] = []
+        scene.poller.begin = lambda: log.append("begin")
+        scene.a.receive = None  # type: ignore[assignment]
+        with pytest.raises(TypeError):
+            scene.take(A, 1)
+        assert log == ["begin"]
+        scene.poller.want_records()
+        assert scene.consumer.wakes == 1, "the poll is still under way"
 
 
 class Hungry(Taker):
@@ -219,7 +227,7 @@ async def test_room_for_more_of_what_is_taken_wakes_no_poll() -> None:
     async with polling() as scene:
         hungry = scene.held.takers[A] = Hungry(A, scene.poller)
         for _ in range(3):
-            scene.poller.take(A, taken(1))
+            scene.take(A, 1)
         await settle()
         assert hungry.received == [1, 1, 1]
         assert scene.consumer.wakes == 0
@@ -232,16 +240,25 @@ async def test_room_for_more_of_what_is_taken_wakes_no_poll() -> None:
 
 async def test_taking_counts_as_a_turn_of_polling() -> None:
     async with polling() as scene:
-        turns: list[tuple[float, list[object]]] = []
-        scene.poller.each_turn = lambda: turns.append(
-            (scene.poller.last_poll, list(scene.a.received))
-        )
         await asyncio.sleep(0.2)
         assert scene.poller.last_poll == 0.0
-        scene.poller.take(A, taken(1))
+        scene.take(A, 1)
         assert scene.poller.last_poll == pytest.approx(0.2)
-        (turn,) = turns
-        assert turn == (scene.poller.last_poll, []), "looked at after it was handed on"
+
+
+async def test_what_is_to_be_looked_at_is_before_records_of_a_poll_are_handed_on() -> None:
+    """Also where all that comes is taken while polls wait: none of them waits for long."""
+    async with polling() as scene:
+        turns: list[list[object]] = []
+        scene.poller.each_turn = lambda: turns.append(list(scene.a.received))
+        for value in range(11):
+            scene.take(A, value)
+            await asyncio.sleep(0.1)
+        assert len(turns) == 2, "not once for each poll"
+        scene.consumer.buffered = {A: [11]}
+        await asyncio.sleep(0.6)
+        assert turns[-1] == list(range(11))
+        assert scene.a.received == list(range(12))
 
 
 async def test_what_has_room_is_wanted() -> None:
@@ -261,7 +278,7 @@ async def test_what_is_taken_ends_an_outage(caplog: pytest.LogCaptureFixture) ->
         await asyncio.sleep(1.1)  # the second poll fails, at 0.5, and the third one waits
         assert told(caplog) == [("WARNING", "polling fails, trying on: down")]
         for _ in range(2):
-            scene.poller.take(A, taken(1))
+            scene.take(A, 1)
         assert told(caplog)[1:] == [("INFO", "polling succeeds again, after 0.6 s")]
 
 
@@ -274,9 +291,9 @@ async def test_what_is_taken_beside_a_partition_that_cannot_be_read(
         scene.consumer.errors = [BrokerError("damaged", retriable=False)]
         await asyncio.sleep(1.1)
         assert scene.poller.wants(A)
-        scene.poller.take(A, taken(1))
+        scene.take(A, 1)
         assert told(caplog) == [("ERROR", "polling is refused, trying on: damaged")]
         scene.consumer.unreadable = {}
-        scene.poller.take(A, taken(2))
+        scene.take(A, 2)
         assert told(caplog)[1:] == [("INFO", "polling succeeds again, after 0.6 s")]
         assert scene.a.received == [1, 2]

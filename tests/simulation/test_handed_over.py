@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from prosody.broker.protocol import TopicPartition
+    from prosody.broker.protocol import Receiver, TopicPartition
 
 SEEDS = range(60)
 
@@ -30,13 +30,14 @@ async def poll(
     left: asyncio.Future[dict[TopicPartition, Sequence[Any]]] = loop.create_future()
 
     def received() -> None:
-        kept = {}
+        kept, brought = {}, []
         for partition, records in polled.items():
-            if self.taker.wants(partition):
-                self.taker.take(partition, records)
-            else:
+            receiver = self.taker.wants(partition)
+            if receiver is None:
                 kept[partition] = records
-        self.taker.begin()
+            else:
+                brought.append((receiver, records))
+        self.taker.take(brought)
         if not left.cancelled():
             left.set_result(kept)
 
@@ -61,8 +62,8 @@ def test_a_record_that_is_not_handed_on_is_missed(monkeypatch: pytest.MonkeyPatc
     """Everything goes that way, and the oracle sees it."""
     take = Poller.take
 
-    def forgetful(self: Poller, partition: TopicPartition, records: Sequence[Any]) -> None:
-        take(self, partition, records[:-1])
+    def forgetful(self: Poller, brought: Sequence[tuple[Receiver, Sequence[Any]]]) -> None:
+        take(self, [(receiver, records[:-1]) for receiver, records in brought])
 
     monkeypatch.setattr(Poller, "take", forgetful)
     assert any(simulate(seed).faults for seed in SEEDS[:5])

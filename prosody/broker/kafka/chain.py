@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
@@ -40,19 +40,6 @@ _OFFSET_WITHIN: Final = struct.calcsize(">ii")
 """Behind the number and the epoch of a partition."""
 
 
-class Brought(NamedTuple):
-    """Bytes of records of one partition in an answer."""
-
-    partition: LowerPartition
-    state: Any
-    """aiokafka's, at ``offset``."""
-    offset: int
-    """What was asked for."""
-    answer: bytes
-    at: int
-    size: int
-
-
 class Taking(Protocol):
     """Takes what fetches bring."""
 
@@ -61,9 +48,12 @@ class Taking(Protocol):
         """Whether fetches may go on without aiokafka's routine."""
         ...
 
-    def take(self, brought: list[Brought]) -> bool:
-        """Take it; True when some is left buffered, so that whoever polls comes for it in the next turn
-        of the event loop."""
+    def take(self, answer: bytes, brought: list[tuple[Part, int, int]]) -> bool:
+        """Take records of these partitions, from where in the answer they are, as many bytes.
+
+        True when some is left buffered, so that whoever polls comes for it in the next turn of the event
+        loop.
+        """
         ...
 
     def hand_over(self) -> None:
@@ -105,7 +95,7 @@ class Answered(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
             raise KafkaConnectionError(f"an answer cannot be decoded: {error!r}") from error
 
 
-class _Part:
+class Part:
     """A partition that is fetched."""
 
     __slots__ = ("at", "lower", "offset", "size", "state")
@@ -113,6 +103,7 @@ class _Part:
     def __init__(self, lower: LowerPartition, state: Any, at: int, offset: int, size: int) -> None:
         self.lower = lower
         self.state = state
+        """aiokafka's, of its assignment."""
         self.at = at
         """Where its offset is in the request."""
         self.offset = offset
@@ -135,20 +126,20 @@ class Chain:
     ) -> None:
         self._fetcher = fetcher
         self._frames = frames
-        self._assignment = assignment
+        self._unassigned: asyncio.Future[None] = assignment.unassign_future
         self._asked = request
         self._taking = taking
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[Answered | None] = self._loop.create_future()
         self._asked_at = 0.0
         self._brief = True
-        """What was handed over last took so little time that the next fetch could wait for it."""
+        """The last answer took so little time that the next fetch could wait for its handlers."""
         self.ended = False
         self.stale = False
         """Something has changed that it does not look at: it ends with the next answer."""
         self._request, places = _encode(frames.connection, request)
         self._parts = {
-            (topic, number): _Part(tp, assignment.state_value(tp), places[tp], offset, size)
+            (topic, number): Part(tp, assignment.state_value(tp), places[tp], offset, size)
             for topic, partitions in request.topics
             for number, offset, size in partitions
             for tp in (LowerPartition(topic, number),)
@@ -187,18 +178,18 @@ class Chain:
         if not self._over.done():
             self._over.set_result(left)
 
-    def _go_on(self) -> None:
+    def _go_on(self, now: float | None = None) -> None:
         """Send the next fetch, if all there is to change is offsets."""
         if self.ended:
             return
-        self._asked_at = self._loop.time()
+        self._asked_at = self._loop.time() if now is None else now
         if not self._is_due_again() or not self._frames.send(self._request, self):
             self._end()
 
     def _is_due_again(self) -> bool:
         """Whether a plan would differ in offsets alone, which are in the request then."""
         fetcher = self._fetcher
-        if self.stale or fetcher._closed or not self._assignment.active:
+        if self.stale or fetcher._closed or self._unassigned.done():
             return False
         if not self._taking.applies():
             return False
@@ -210,7 +201,9 @@ class Chain:
             if offset != part.offset:
                 part.offset = offset
                 _OFFSET.pack_into(self._request, part.at, offset)
-        return all(tp in buffered or state._paused for tp, state in self._others.items())
+        return not self._others or all(
+            tp in buffered or state._paused for tp, state in self._others.items()
+        )
 
     # What the connection calls
 
@@ -231,19 +224,21 @@ class Chain:
 
     def _answered(self, answer: bytes) -> None:
         found = read_answer(answer)
-        if found is None or not self._assignment.active:
+        if found is None or self._unassigned.done():
             self._end(self._left(answer, None))
             return
-        brought: list[Brought] = []
+        brought: list[tuple[Part, int, int]] = []
         for topic, number, end, stable, at, size in found:
             part = self._parts.get((topic, number))
-            if part is None or part.state._position != part.offset:
-                continue  # nobody asked for it, or it was sent elsewhere meanwhile
+            if part is None:
+                continue  # nobody asked for it
             state = part.state
+            if state._position != part.offset:
+                continue  # it was sent elsewhere meanwhile
             state.highwater = end
             state.lso = stable
             if size:
-                brought.append(Brought(part.lower, state, part.offset, answer, at, size))
+                brought.append((part, at, size))
         if not brought:
             self._go_on()
             return
@@ -251,18 +246,18 @@ class Chain:
         # comes last, unless handlers compute for so long that the next answer can be here by then.
         brief, buffered = self._brief, False
         try:
-            buffered = self._taking.take(brought)
+            buffered = self._taking.take(answer, brought)
             if not brief and not buffered:
                 self._go_on()
         finally:
             # Whatever happens: what is taken will not be fetched again.
-            began_at = self._loop.time()
             self._taking.hand_over()
-            self._brief = self._loop.time() - began_at < BRIEF_S
+            now = self._loop.time()
+            self._brief = now - self._frames.received_at < BRIEF_S
         if buffered:
             self._loop.call_soon(self._go_on)
         elif brief:
-            self._go_on()
+            self._go_on(now)
 
     def _left(self, answer: bytes | None, error: BaseException | None) -> Answered:
         topics: dict[str, list[tuple[int, int, int]]] = {}

@@ -18,8 +18,8 @@ from prosody.broker.kafka.frames import Frames, is_quiet
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from prosody.broker.kafka.chain import Brought
-    from prosody.broker.protocol import Record
+    from prosody.broker.kafka.chain import Part
+    from prosody.broker.protocol import Receiver, Record
 
 AT_ONCE_MAX: Final = 1000
 """Records of a partition that are handed over in one go."""
@@ -28,17 +28,13 @@ AT_ONCE_MAX: Final = 1000
 class Waiting(Protocol):
     """A poll that waits for records."""
 
-    def wants(self, partition: Any) -> bool:
-        """Whether it takes records of a partition at once."""
-        ...
-
-    def take(self, partition: Any, records: Sequence[Record]) -> None:
-        """Take them."""
+    def wants(self, partition: Any) -> Receiver | None:
+        """Who takes records of a partition at once, if anybody does."""
         ...
 
     @property
-    def begin(self) -> Callable[[], None]:
-        """To be called when all that came together is taken: handlers may begin here and now."""
+    def take(self) -> Callable[[Sequence[tuple[Receiver, Sequence[Record]]]], None]:
+        """To be given all that came together: handlers may begin here and now."""
         ...
 
     def fail(self, fault: Exception) -> None:
@@ -56,7 +52,9 @@ class Fetches:
         self._fetch_once = fetcher._proc_fetch_request
         self._frames: dict[Any, Frames] = {}
         self._chains: dict[Any, Chain] = {}
-        self._taken: list[tuple[Brought, Sequence[Record]]] = []
+        self._taken: list[tuple[Receiver, Sequence[Record]]] = []
+        self._from: list[tuple[Any, int]] = []
+        """aiokafka's state of each partition in ``_taken``, and the offset that was asked for."""
         self.waiting: Waiting | None = None
         """The poll that waits now."""
         fetcher._proc_fetch_request = self._fetch
@@ -106,11 +104,13 @@ class Fetches:
 
     # What chains call
 
-    def take(self, brought: Sequence[Brought]) -> bool:
+    def take(self, answer: bytes, brought: Sequence[tuple[Part, int, int]]) -> bool:
         left = False
-        for each in brought:
-            if not self._hand(each):
-                self._buffer(each)
+        waiting = self.waiting if self.applies() else None
+        for part, at, size in brought:
+            receiver = None if waiting is None else waiting.wants(part.lower)
+            if receiver is None or not self._read(part, answer, at, size, receiver):
+                self._buffer(part, answer, at, size)
                 left = True
         if left:
             internals.tell_waiters(self._fetcher)
@@ -121,45 +121,40 @@ class Fetches:
         if not taken:
             return
         assert waiting is not None, "a poll waits until the end of this turn"
-        self._taken = []
-        for at, (brought, records) in enumerate(taken):
-            try:
-                waiting.take(brought.partition, records)
-            except Exception as fault:  # noqa: BLE001
-                # A fault of ours, which the poll tells. It must not lose records: they are fetched again,
-                # and those that were received are known by their offsets.
-                for lost, _ in taken[at:]:
-                    lost.state.seek(lost.offset)
-                waiting.fail(fault)
-                break
-        waiting.begin()
+        began = self._from
+        self._taken, self._from = [], []
+        try:
+            waiting.take(taken)
+        except Exception as fault:  # noqa: BLE001
+            # A fault of ours, which the poll tells. It must not lose records: they are fetched again, and
+            # those that were received are known by their offsets.
+            for state, offset in began:
+                state.seek(offset)
+            waiting.fail(fault)
 
-    def _hand(self, brought: Brought) -> bool:
-        """Read records for the poll that waits, if they are plain and it wants them."""
-        partition, state, offset, answer, at, size = brought
-        waiting = self.waiting
-        if waiting is None or not self.applies() or not waiting.wants(partition):
-            return False
-        read = read_records(answer, at, size, partition, offset, AT_ONCE_MAX, calc_crc32c)
+    def _read(self, part: Part, answer: bytes, at: int, size: int, receiver: Receiver) -> bool:
+        """Read records for the poll that waits, if they are plain."""
+        offset = part.offset
+        read = read_records(answer, at, size, part.lower, offset, AT_ONCE_MAX, calc_crc32c)
         if read is None:
             return False
         records, reached = read
-        state.consumed_to(reached)
+        part.state.consumed_to(reached)
         if records:
-            self._taken.append((brought, records))
+            self._taken.append((receiver, records))
+            self._from.append((part.state, offset))
         return True
 
-    def _buffer(self, brought: Brought) -> None:
+    def _buffer(self, part: Part, answer: bytes, at: int, size: int) -> None:
         """Keep what was fetched as aiokafka does, until it is polled."""
-        partition, state, offset, answer, at, size = brought
-        fetcher = self._fetcher
+        fetcher, partition = self._fetcher, part.lower
         records = PartitionRecords(
-            partition, MemoryRecords(answer[at : at + size]), None, offset, None, None,
+            partition, MemoryRecords(answer[at : at + size]), None, part.offset, None, None,
             fetcher._check_crcs, fetcher._isolation_level,
         )  # fmt: skip
         fetcher._records[partition] = FetchResult(
             partition,
             partition_records=records,
-            assignment=state._assignment,
+            assignment=part.state._assignment,
             backoff=fetcher._prefetch_backoff,
         )

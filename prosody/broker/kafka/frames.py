@@ -85,6 +85,8 @@ class Frames:
         """Bytes of a frame on its usual way that are still to come."""
         self._size = b""
         """As much of its size as came apart from the rest."""
+        self.received_at = 0.0
+        """When the last answer was complete, by the event loop."""
         self._reader.feed_data = self._received
 
     def send(self, request: bytearray, asking: Asking) -> bool:
@@ -131,7 +133,7 @@ class Frames:
             self._feed(data)
             return
         _, _, asking = requests.popleft()
-        connection._last_action = connection._loop.time()  # as aiokafka does
+        connection._last_action = self.received_at = connection._loop.time()  # as aiokafka does
         if not asking.done():
             asking.set_result(answer)
         if rest:

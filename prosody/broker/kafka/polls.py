@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from prosody.broker.kafka.rebalance import Assignment
-    from prosody.broker.protocol import Record, Taker
+    from prosody.broker.protocol import Receiver, Record, Taker
     from prosody.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Polls:
                 finally:
                     self._buffers.fetches.waiting = None
                 # Some may be full of what was taken meanwhile.
-                partitions = [tp for tp in partitions if taker.wants(tp)]
+                partitions = [tp for tp in partitions if taker.wants(tp) is not None]
 
     async def _take(
         self,
@@ -200,19 +200,19 @@ class _Waiting:
         self._assignment = assignment
         self._taker = taker
         self.take = taker.take
-        self.begin = taker.begin
         self.fail = polls.fail
 
-    def wants(self, partition: Any) -> bool:
-        """Whether records of a partition are taken; those of others wait in their buffer."""
+    def wants(self, partition: Any) -> Receiver | None:
+        """Who takes records of a partition; what nobody takes waits in its buffer."""
         held = self._assignment.held.get(partition)
-        return (
+        if (
             held is not None
             and partition in self._assignment.pollable
             and held.position is None
             and partition not in self._polls.unreadable
-            and self._taker.wants(partition)
-        )
+        ):
+            return self._taker.wants(partition)
+        return None
 
 
 def _set(future: asyncio.Future[None]) -> None:

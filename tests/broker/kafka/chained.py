@@ -20,7 +20,7 @@ from tests.broker.kafka.line import VERSIONS, turns
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from prosody.broker.kafka.chain import Answered
+    from prosody.broker.kafka.chain import Answered, Part
 
 A, B, C = LowerPartition("first", 0), LowerPartition("first", 7), LowerPartition("zwölf", 0)
 OTHER, FAR = LowerPartition("first", 2), LowerPartition("first", 3)
@@ -65,6 +65,7 @@ class Wire:
 
     def __init__(self, log: list[str]) -> None:
         self.sent: list[bytes] = []
+        self.received_at = 0.0
         self.open = True
         self.closed: list[Any] = []
         self.connection = SimpleNamespace(
@@ -100,12 +101,11 @@ class Taken:
     def applies(self) -> bool:
         return self.allowed
 
-    def take(self, brought: Sequence[Any]) -> bool:
+    def take(self, answer: bytes, brought: Sequence[tuple[Part, int, int]]) -> bool:
         self._log.append("take")
-        for each in brought:
-            data = each.answer[each.at : each.at + each.size]
-            self.brought.append((each.partition, each.offset, data))
-            each.state.consumed_to(each.offset + STEP)
+        for part, at, size in brought:
+            self.brought.append((part.lower, part.offset, answer[at : at + size]))
+            part.state.consumed_to(part.offset + STEP)
         return self.left
 
     def hand_over(self) -> None:
@@ -142,6 +142,11 @@ class Scene:
     async def begin(self) -> None:
         self.task = asyncio.create_task(self.chain.run())
         await turns()
+
+    def answer(self, data: bytes) -> None:
+        """What was asked for is received."""
+        self.wire.received_at = asyncio.get_running_loop().time()
+        self.chain.set_result(data)
 
     async def result(self) -> Answered | None:
         """What it ended with, as far as it has."""

@@ -18,7 +18,7 @@ from tests.broker.kafka.line import Line, frame, turns
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from prosody.broker.protocol import Record
+    from prosody.broker.protocol import Receiver, Record
 
 NODE = 1
 T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -42,15 +42,33 @@ class Eager:
         """How many of ``taken`` there were each time that it was told to begin."""
         self._written = written
 
-    def wants(self, partition: TopicPartition) -> bool:
-        return self.wanted is None or partition in self.wanted
+    def wants(self, partition: TopicPartition) -> Receiver | None:
+        wanted = self.wanted is None or partition in self.wanted
+        return self.receiver(partition) if wanted else None
 
-    def take(self, partition: TopicPartition, records: Sequence[Record]) -> None:
+    def receiver(self, partition: TopicPartition) -> Receiver:
+        """Whether it is wanted or not."""
+        return One(self, partition)
+
+    def take(self, brought: Sequence[tuple[Receiver, Sequence[Record]]]) -> None:
+        for receiver, records in brought:
+            receiver.receive(records)
+        self.begun.append(len(self.taken))
+
+    def receive(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         self.taken.append((partition, [record.offset for record in records]))
         self.sent.append(len(self._written))
 
-    def begin(self) -> None:
-        self.begun.append(len(self.taken))
+
+class One:
+    """Takes those of one partition."""
+
+    def __init__(self, eager: Eager, partition: TopicPartition) -> None:
+        self._eager = eager
+        self._partition = partition
+
+    def receive(self, records: Sequence[Record]) -> None:
+        self._eager.receive(self._partition, records)
 
 
 class Consumer(Fetched):

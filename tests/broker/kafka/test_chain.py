@@ -40,14 +40,14 @@ async def test_each_request_is_what_aiokafka_would_send() -> None:
     async with scene_of() as scene:
         await scene.begin()
         scene.expect(0, 0, 0)
-        scene.chain.set_result(answer_of((A, batch(0)), (B, b""), (C, batch(0))))
+        scene.answer(answer_of((A, batch(0)), (B, b""), (C, batch(0))))
         scene.expect(STEP, 0, STEP)
-        scene.chain.set_result(EMPTY)
+        scene.answer(EMPTY)
         scene.expect(STEP, 0, STEP)
-        scene.chain.set_result(answer_of((B, batch(0)), (C, batch(10))))
+        scene.answer(answer_of((B, batch(0)), (C, batch(10))))
         scene.expect(STEP, STEP, 2 * STEP)
         scene.state(A).seek(2**40)
-        scene.chain.set_result(EMPTY)
+        scene.answer(EMPTY)
         scene.expect(2**40, STEP, 2 * STEP)
         assert len(scene.wire.sent) == 5
 
@@ -74,10 +74,10 @@ def test_the_next_fetch_is_sent_after_records_are_handed_over() -> None:
         async with scene_of() as scene:
             await scene.begin()
             data = batch(0, 1)
-            scene.chain.set_result(answer_of((B, data), (A, b"")))
+            scene.answer(answer_of((B, data), (A, b"")))
             assert scene.log == ["send", "take", "hand over", "send"]
             assert scene.taken.brought == [(B, 0, data)]
-            scene.chain.set_result(EMPTY)
+            scene.answer(EMPTY)
             assert scene.log[4:] == ["send"]
 
     run_virtual(main())
@@ -99,7 +99,7 @@ def test_where_handlers_compute_for_long_the_next_fetch_is_sent_before() -> None
             orders = []
             for place in range(len(times_s)):
                 scene.log.clear()
-                scene.chain.set_result(answer_of((A, batch(place * STEP))))
+                scene.answer(answer_of((A, batch(place * STEP))))
                 orders.append(scene.log[1:])
             after, before = ["hand over", "send"], ["send", "hand over"]
             assert orders == [after, after, before, before, after]
@@ -119,7 +119,7 @@ def test_a_handler_that_computes_for_minutes_is_no_broker_that_does_not_answer()
             scene.taken.hand_over = compute  # type: ignore[method-assign]
             for left in (False, True):
                 scene.taken.left = left
-                scene.chain.set_result(answer_of((A, batch(scene.state(A).position))))
+                scene.answer(answer_of((A, batch(scene.state(A).position))))
                 await turns()
                 assert not scene.wire.closed
             assert scene.chain.looks_after(A)
@@ -131,7 +131,7 @@ async def test_what_is_left_buffered_is_polled_before_the_next_fetch() -> None:
     async with scene_of() as scene:
         await scene.begin()
         scene.taken.left = True
-        scene.chain.set_result(answer_of((A, batch(0))))
+        scene.answer(answer_of((A, batch(0))))
         assert scene.log == ["send", "take", "hand over"]
         scene.state(A).seek(3)
         await asyncio.sleep(0)
@@ -144,7 +144,7 @@ async def test_one_that_has_ended_sends_nothing_more() -> None:
     async with scene_of() as scene:
         await scene.begin()
         scene.taken.left = True
-        scene.chain.set_result(answer_of((A, batch(0))))
+        scene.answer(answer_of((A, batch(0))))
         scene.chain.set_exception(KafkaConnectionError("lost"))
         await turns()
         assert len(scene.wire.sent) == 1
@@ -153,7 +153,7 @@ async def test_one_that_has_ended_sends_nothing_more() -> None:
 async def test_the_ends_of_the_logs_are_noted() -> None:
     async with scene_of() as scene:
         await scene.begin()
-        scene.chain.set_result(answer_of((A, b""), (C, batch(0))))
+        scene.answer(answer_of((A, b""), (C, batch(0))))
         for tp, noted in ((A, (END, STABLE)), (C, (END, STABLE)), (B, (None, None))):
             assert (scene.state(tp).highwater, scene.state(tp).lso) == noted
 
@@ -163,12 +163,12 @@ async def test_a_partition_that_was_sent_elsewhere_meanwhile() -> None:
     async with scene_of() as scene:
         await scene.begin()
         scene.state(A).seek(50)
-        scene.chain.set_result(answer_of((A, batch(0)), (B, batch(0))))
+        scene.answer(answer_of((A, batch(0)), (B, batch(0))))
         assert [tp for tp, _, _ in scene.taken.brought] == [B]
         assert scene.state(A).highwater is None
         assert scene.state(A).position == 50
         scene.expect(50, STEP, 0)
-        scene.chain.set_result(answer_of((A, batch(50))))
+        scene.answer(answer_of((A, batch(50))))
         scene.expect(50 + STEP, STEP, 0)
 
 
@@ -211,7 +211,7 @@ async def test_it_ends_with_an_answer(name: str) -> None:
         assert not scene.chain.looks_after(FAR)
         ENDS[name](scene)
         if not scene.chain.done():
-            scene.chain.set_result(answer_of((A, batch(0)), (B, batch(0))))
+            scene.answer(answer_of((A, batch(0)), (B, batch(0))))
             assert scene.log == ["send", "take", "hand over"]
         assert await scene.result() is None
         assert len(scene.wire.sent) == 1
@@ -224,7 +224,7 @@ async def test_it_ends_once() -> None:
     """The connection may be lost in the turn in which it ends by itself."""
     async with scene_of() as scene:
         await scene.begin()
-        scene.chain.set_result(ODD["a refused partition"])
+        scene.answer(ODD["a refused partition"])
         scene.chain.set_exception(KafkaConnectionError())
         left = await scene.result()
         assert left is not None
@@ -242,7 +242,7 @@ async def test_a_fault_of_ours_leaves_the_answer_to_aiokafka(
             raise RuntimeError("a fault")
 
         scene.taken.take = fault  # type: ignore[method-assign]
-        scene.chain.set_result(answer_of((A, batch(0))))
+        scene.answer(answer_of((A, batch(0))))
         assert scene.log == ["send", "hand over"]
         left = await scene.result()
         assert left is not None
@@ -255,10 +255,10 @@ async def test_a_partition_that_is_resumed_is_fetched_too() -> None:
         scene.state(OTHER).pause()
         scene.fetcher._records.clear()
         await scene.begin()
-        scene.chain.set_result(EMPTY)
+        scene.answer(EMPTY)
         assert len(scene.wire.sent) == 2
         scene.state(OTHER).resume()
-        scene.chain.set_result(EMPTY)
+        scene.answer(EMPTY)
         assert await scene.result() is None
 
 
@@ -266,7 +266,7 @@ async def test_it_goes_on_beside_another_brokers_partition() -> None:
     async with scene_of(OTHER, FAR) as scene:
         del scene.fetcher._records[FAR]
         await scene.begin()
-        scene.chain.set_result(EMPTY)
+        scene.answer(EMPTY)
         assert len(scene.wire.sent) == 2
 
 
@@ -280,7 +280,7 @@ async def test_a_lost_assignment() -> None:
     async with scene_of() as scene:
         await scene.begin()
         scene.assignment._unassign()
-        scene.chain.set_result(answer_of((A, batch(0))))
+        scene.answer(answer_of((A, batch(0))))
         assert await scene.result() is not None
         assert not scene.taken.brought
         assert len(scene.wire.sent) == 1
@@ -327,8 +327,8 @@ async def test_an_answer_that_is_not_plain(name: str) -> None:
     async with scene_of() as scene:
         await scene.begin()
         scene.state(C).seek(5)
-        scene.chain.set_result(EMPTY)
-        scene.chain.set_result(ODD[name])
+        scene.answer(EMPTY)
+        scene.answer(ODD[name])
         left = await scene.result()
         assert left is not None
         assert bytes_of(left) == bytes_of(fetch_of({A: 0, B: 0, C: 5}))
@@ -352,7 +352,7 @@ async def test_a_partition_that_nobody_asked_for_breaks_nothing() -> None:
     """An exception here would be the transport's, and the chain never end."""
     async with scene_of() as scene:
         await scene.begin()
-        scene.chain.set_result(answer_of((OTHER, batch(0)), (A, batch(0))))
+        scene.answer(answer_of((OTHER, batch(0)), (A, batch(0))))
         assert [tp for tp, _, _ in scene.taken.brought] == [A]
         scene.expect(STEP, 0, 0)
 
@@ -363,7 +363,7 @@ def test_a_broker_that_does_not_answer() -> None:
         async with scene_of() as scene:
             await scene.begin()
             await asyncio.sleep(30.0)
-            scene.chain.set_result(EMPTY)  # the time begins anew
+            scene.answer(EMPTY)  # the time begins anew
             await asyncio.sleep(39.0)
             assert not scene.wire.closed
             assert scene.task is not None

@@ -89,7 +89,7 @@ MUTANTS: dict[str, Mutant] = {
         on_frames.test_the_answer_to_an_own_request_goes_to_its_future,
     ),
     "an answer is no sign of life": (
-        frames, "connection._last_action = connection._loop.time()", "pass",
+        frames, "connection._last_action = self.received_at =", "self.received_at =",
         on_frames.test_what_is_sent_has_the_number_that_its_answer_is_known_by,
     ),
     "what is on its way is changed": (
@@ -103,8 +103,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "others are not looked at": (
         chain,
-        "for tp, state in self._others.items())",
-        "for tp, state in ())",
+        "for tp, state in self._others.items()\n",
+        "for tp, state in ()\n",
         ends("another partition can be fetched"),
     ),
     "those of another broker are looked at": (
@@ -112,7 +112,7 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_it_goes_on_beside_another_brokers_partition,
     ),
     "others that are paused are looked at": (
-        chain, "all(tp in buffered or state._paused for", "all(tp in buffered for",
+        chain, "tp in buffered or state._paused for", "tp in buffered for",
         on_chain.test_a_partition_that_is_resumed_is_fetched_too,
     ),
     "a closed fetcher fetches": (
@@ -122,12 +122,12 @@ MUTANTS: dict[str, Mutant] = {
         chain, "if not self._taking.applies():", "if False:", ends("aiokafka is to see the fetches"),
     ),
     "a lost assignment is fetched": (
-        chain, "if self.stale or fetcher._closed or not self._assignment.active:",
+        chain, "if self.stale or fetcher._closed or self._unassigned.done():",
         "if self.stale or fetcher._closed:",
         on_chain.test_a_lost_assignment,
     ),
     "a lost assignment is given what comes": (
-        chain, "if found is None or not self._assignment.active:", "if found is None:",
+        chain, "if found is None or self._unassigned.done():", "if found is None:",
         on_chain.test_a_lost_assignment,
     ),
     "a closed connection is waited for": (
@@ -145,8 +145,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # What comes is for where the partition stands.
     "what was asked for before a seek is taken": (
-        chain, "if part is None or part.state._position != part.offset:",
-        "if part is None:",
+        chain, "if state._position != part.offset:", "if False:",
         on_chain.test_a_partition_that_was_sent_elsewhere_meanwhile,
     ),
     "the same offsets are fetched again": (
@@ -168,11 +167,11 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_the_next_fetch_is_sent_after_records_are_handed_over,
     ),
     "the next fetch waits for whoever computes": (
-        chain, "            self._brief = self._loop.time() - began_at < BRIEF_S\n", "",
+        chain, "            self._brief = now - self._frames.received_at < BRIEF_S\n", "",
         on_chain.test_where_handlers_compute_for_long_the_next_fetch_is_sent_before,
     ),
     "an answer does not begin the time anew": (
-        chain, "        self._asked_at = self._loop.time()\n", "",
+        chain, "        self._asked_at = self._loop.time() if now is None else now\n", "",
         on_chain.test_a_broker_that_does_not_answer,
     ),
     # Records are handed over only to who wants them.
@@ -191,11 +190,13 @@ MUTANTS: dict[str, Mutant] = {
         buffered("their partition could not be read"),
     ),
     "nobody is asked whether it wants them": (
-        polls, "            and self._taker.wants(partition)\n", "",
+        polls, "return self._taker.wants(partition)", "return self._taker.receiver(partition)",
         buffered("the poll does not want them"),
     ),
     "what is full is polled": (
-        polls, "                partitions = [tp for tp in partitions if taker.wants(tp)]\n", "",
+        polls,
+        "                partitions = [tp for tp in partitions if taker.wants(tp) is not None]\n",
+        "",
         buffered("the poll does not want them"),
     ),
     "a poll that has ended is handed records": (
@@ -205,11 +206,11 @@ MUTANTS: dict[str, Mutant] = {
         on_fetches.test_nothing_is_handed_to_a_poll_that_has_ended,
     ),
     "records are handed over that aiokafka is to see": (
-        fetches, "or not self.applies() or not waiting", "or not waiting",
+        fetches, "self.waiting if self.applies() else None", "self.waiting",
         on_fetches.test_records_are_buffered_as_soon_as_aiokafka_is_to_see_the_fetches,
     ),
     "the position stays behind what was handed over": (
-        fetches, "        state.consumed_to(reached)\n", "",
+        fetches, "        part.state.consumed_to(reached)\n", "",
         on_fetches.test_records_go_to_the_poll_that_waits,
     ),
     "nobody is told of what is buffered": (
@@ -251,22 +252,22 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "room wakes no poll after something was taken": (
         poller,
-        "        self._hand_on(partition, records)\n        self._waiting = True\n",
-        "        self._hand_on(partition, records)\n",
+        "            self._waiting = True\n            self.begin()\n",
+        "            self.begin()\n",
         on_poller.test_room_for_more_of_what_is_taken_wakes_no_poll,
     ),
     "what is taken is no turn of polling": (
         poller,
-        "        self.hold()\n        self._arrived()\n",
-        "        self.hold()\n",
+        "        try:\n            self._arrived()\n",
+        "        try:\n",
         on_poller.test_taking_counts_as_a_turn_of_polling,
     ),
     "what is taken ends no outage": (
-        poller, "        self._note_success()\n        self.each_turn()", "        self.each_turn()",
+        poller, "            self._note_success()\n", "            pass\n",
         on_poller.test_what_is_taken_ends_an_outage,
     ),
     "records are wanted without room": (
-        poller, "return found is not None and found.wants_records", "return found is not None",
+        poller, "if found is not None and found.wants_records else None", "if found is not None else None",
         on_poller.test_what_has_room_is_wanted,
     ),
 }  # fmt: skip
