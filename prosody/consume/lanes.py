@@ -34,7 +34,6 @@ _RETIRE: Final = object()
 """The run has left traces in its lane."""
 _GIVE_WAY: Final = object()
 """The event loop must have a turn."""
-_NOT_AWAITED: Final = (None, _RETIRE, _GIVE_WAY)
 
 
 async def _raised(error: BaseException) -> Outcome:
@@ -187,7 +186,9 @@ class Lanes:
                 return
             rest = self._serve(lane, run, outcome)
 
-    def _serve(self, lane: Measured, run: Run | None = None, outcome: Outcome | None = None) -> Any:
+    def _serve(  # noqa: C901, PLR0912  # a call for each part would cost every message
+        self, lane: Measured, run: Run | None = None, outcome: Outcome | None = None
+    ) -> Any:
         """Take run after run through the stack, until there is something to wait for: what is left.
 
         The lane's task is the current one. None: nothing is left. Else ``_RETIRE``, ``_GIVE_WAY``, or what
@@ -196,58 +197,53 @@ class Lanes:
         :param run: the first one, if it is not to be taken.
         :param outcome: its outcome, if it has one: it is to be finished.
         """
-        scheduler = self._scheduler
-        woken, scheduler.woken = scheduler.woken, True  # whatever comes meanwhile is this lane's
-        try:
-            rest = self._take_through(lane, run, outcome)
-        finally:
-            scheduler.woken = woken
-        if rest not in _NOT_AWAITED and scheduler.has_more:
-            self.wake()
-        return rest
-
-    def _take_through(  # noqa: C901  # a call for each part would cost every message
-        self, lane: Measured, run: Run | None, outcome: Outcome | None
-    ) -> Any:
         scheduler, call, task = self._scheduler, self._stack.call, lane.task
         take = scheduler.take
         context, copy_context = self._context, contextvars.copy_context
-        while True:
-            if outcome is None:
-                if run is None:
-                    run = take()
+        woken, scheduler.woken = scheduler.woken, True  # whatever comes meanwhile is this lane's
+        try:
+            while True:
+                if outcome is None:
                     if run is None:
-                        return None
-                partition = run.partition
-                fresh = run.task is None
-                run.task = task
-                if fresh:
-                    partition.waiting -= 1
-                    if not partition.waiting:
-                        partition.admit()
-                lane.run = run
+                        run = take()
+                        if run is None:
+                            return None
+                    partition = run.partition
+                    fresh = run.task is None
+                    run.task = task
+                    if fresh:
+                        partition.waiting -= 1
+                        if not partition.waiting:
+                            partition.admit()
+                    lane.run = run
+                    try:
+                        rest: Any = call(run)
+                    except BaseException as error:  # noqa: BLE001  # the lane has it raised again
+                        rest = _raised(error)
+                    if rest is not SUCCESS:
+                        break
+                    outcome = SUCCESS
+                assert run is not None, "it has an outcome"
                 try:
-                    done = call(run)
-                except BaseException as error:  # noqa: BLE001  # the lane has it raised again
-                    return _raised(error)
-                if done is not SUCCESS:
-                    return done
-                outcome = SUCCESS
-            assert run is not None, "it has an outcome"
-            try:
-                run.partition.finish(run, outcome)
-            except BaseException as error:  # noqa: BLE001  # likewise
-                return _raised(error)
-            try:
-                # Whether the run left something in the lane's context variables.
-                differs = copy_context() != context
-            except Exception:  # noqa: BLE001
-                differs = True  # a value that cannot be compared: better a new lane than a leak
-            if differs or task.cancelling():  # type: ignore[union-attr]  # it is running
-                return _RETIRE
-            if scheduler.latest >= self._turn_ends and self._turn_is_over(lane):
-                return _GIVE_WAY
-            run = outcome = None
+                    run.partition.finish(run, outcome)
+                except BaseException as error:  # noqa: BLE001  # likewise
+                    rest = _raised(error)
+                    break
+                try:
+                    # Whether the run left something in the lane's context variables.
+                    differs = copy_context() != context
+                except Exception:  # noqa: BLE001
+                    differs = True  # it cannot be compared: better a new lane than a leak
+                if differs or task.cancelling():  # type: ignore[union-attr]  # it is running
+                    return _RETIRE
+                if scheduler.latest >= self._turn_ends and self._turn_is_over(lane):
+                    return _GIVE_WAY
+                run = outcome = None
+        finally:
+            scheduler.woken = woken
+        if scheduler.has_more:
+            self.wake()
+        return rest
 
     def _begin(self, lane: Measured, run: Run | None = None) -> Any:
         """This lane takes runs from now on; see ``_serve``."""

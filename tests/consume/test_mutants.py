@@ -128,7 +128,7 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "a lane does not wake the next one": (
         "consume.lanes",
-        "        if rest not in _NOT_AWAITED and scheduler.has_more:\n            self.wake()\n",
+        "        if scheduler.has_more:\n            self.wake()\n",
         "",
     ),
     "room is not used when nothing waits": (
@@ -138,7 +138,7 @@ MUTANTS: dict[str, Edit | tuple[Edit, ...]] = {
     ),
     "what a lane takes is not counted": (
         "consume.lanes",
-        "                    partition.waiting -= 1\n",
+        "                        partition.waiting -= 1\n",
         "",
     ),
     "a lane keeps a cancellation": (
