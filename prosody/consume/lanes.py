@@ -110,7 +110,8 @@ class Lanes:
         try:
             made = idle.within(self._begin)
         except BaseException as error:  # noqa: BLE001  # the lane ends with it, as if it had met it itself
-            idle.set_exception(error)
+            if not idle.done():
+                idle.set_exception(error)
             return
         if idle.done():
             return  # a handler has cancelled the task that it ran in
@@ -154,9 +155,11 @@ class Lanes:
     async def _lane(self, lane: Measured, handed: Run | None) -> None:
         lane.task = asyncio.current_task()
         rest = self._begin(lane, handed)
+        run, handed = handed, None
+        outcome: Outcome | None = None
         while True:
             if rest is None:
-                lane.run = None  # what an idle lane holds on to stays in memory
+                lane.run = run = outcome = None  # what an idle lane holds on to stays in memory
                 if self._closed or len(self._idle) >= self._idle_max:
                     return
                 rest = await self._wait_for_work(lane)

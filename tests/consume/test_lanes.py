@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +65,25 @@ async def test_context_variables_are_never_seen_by_the_next_run(trace: object) -
     await handled(partition, 3)
     assert seen == ["clean"] * 4
     assert len(lanes_of(partition)._tasks) == 0
+    await partition.drain(1.0, 2.0)
+
+
+class Event:
+    """What a handler was given."""
+
+
+async def test_an_idle_lane_keeps_nothing_of_what_it_ran() -> None:
+    stage = Stage()
+    partition = Around(stage).partition()
+    await handled(partition, 0)
+    event = Event()
+    stage.on_stage[0][0].event = event  # type: ignore[assignment]
+    gone = weakref.ref(event)
+    del event
+    stage.end(0)
+    await settle()
+    gc.collect()
+    assert gone() is None
     await partition.drain(1.0, 2.0)
 
 
