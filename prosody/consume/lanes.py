@@ -152,10 +152,9 @@ class Lanes:
             # A fault of ours outside any run: there is no partition to start again.
             _log.critical("internal fault in a lane; please report this", exc_info=error)
 
-    async def _lane(self, lane: Measured, handed: Run | None) -> None:
+    async def _lane(self, lane: Measured, run: Run | None) -> None:
         lane.task = asyncio.current_task()
-        rest = self._begin(lane, handed)
-        run, handed = handed, None
+        rest = self._begin(lane, run)
         outcome: Outcome | None = None
         while True:
             if rest is None:
@@ -277,8 +276,7 @@ class Lanes:
         try:
             await idle
         except asyncio.CancelledError as error:
-            rest, lane.rest = lane.rest, None
-            if rest is None:
+            if lane.rest is None:
                 if idle in self._idle:
                     self._idle.remove(idle)
                 raise
@@ -288,7 +286,6 @@ class Lanes:
             assert task is not None
             task.uncancel()
             task.cancel(*error.args)
-            return rest
         rest, lane.rest = lane.rest, None
         return self._begin(lane) if rest is None else rest
 

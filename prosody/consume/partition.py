@@ -162,7 +162,7 @@ class Partition:
         if not self.waiting or self._ends_until_look <= 0:
             self._ends_until_look = self._ends_per_look
             self.admit()
-        if self._idle is not None and not self.runs:
+        if self._idle is not None:
             self._end_wait()
 
     def written(self, run: Run) -> None:

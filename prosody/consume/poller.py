@@ -116,8 +116,9 @@ class Poller:
 
     def _arrived(self) -> None:
         self.last_poll = self._monotonic()
-        if self._failing_since is not None:
-            self._note_success()
+        # A partition that cannot be read fails one poll; the broker client tells when it can.
+        if self._failing_since is not None and not self._consumer.unreadable:
+            self._note_success(self._failing_since)
 
     def _note_failure(self, error: BrokerError) -> None:
         """Say it, once: of an outage that it began, of a refusal what it is."""
@@ -134,12 +135,8 @@ class Poller:
             about = fields_of_all(tp for tp, why in unreadable if why == text)
             _log.error("polling is refused, trying on: %s", text, extra=about)
 
-    def _note_success(self) -> None:
-        # A partition that cannot be read fails one poll; the broker client tells when it can.
-        if self._failing_since is not None and not self._consumer.unreadable:
-            _log.info(
-                "polling succeeds again, after %.3g s", self._monotonic() - self._failing_since
-            )
-            self._failing_since = None
-            self._warned = False
-            self._refusal = None
+    def _note_success(self, failing_since: float) -> None:
+        _log.info("polling succeeds again, after %.3g s", self._monotonic() - failing_since)
+        self._failing_since = None
+        self._warned = False
+        self._refusal = None

@@ -40,8 +40,6 @@ class Progress:
         self.tracker = OffsetTracker()
         self._start = start
         self._remembered: Remembered | None = remembered(name, start, about)
-        self.recalls = self._remembered is not None
-        """Something may come that is finished already."""
         self._recalled = 0
         """Offsets of the tracker that are finished ahead because they were remembered."""
         used = self._remembered is not None or not start.metadata
@@ -68,13 +66,17 @@ class Progress:
         """The log ended here or later when it was last seen: at the start, or by what was received."""
         return max(self._start.end, self.last_received + 1)
 
+    @property
+    def recalls(self) -> bool:
+        """Whether something may come that is finished already."""
+        return self._remembered is not None
+
     def recall(self, offset: int) -> bool:
         """Whether ``offset``, just admitted, was finished by an earlier owner; then it is done."""
         found = self._remembered
         if found is None or offset not in found:
             if found is not None and offset >= found.end:
                 self._remembered = None  # all of it is behind, and in the tracker
-                self.recalls = False
             return False
         if not self.tracker.complete(offset):
             self._recalled += 1

@@ -201,9 +201,7 @@ class Chain:
             if offset != part.offset:
                 part.offset = offset
                 _OFFSET.pack_into(self._request, part.at, offset)
-        return not self._others or all(
-            tp in buffered or state._paused for tp, state in self._others.items()
-        )
+        return all(tp in buffered or state._paused for tp, state in self._others.items())
 
     # What the connection calls
 

@@ -103,8 +103,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "others are not looked at": (
         chain,
-        "for tp, state in self._others.items()\n",
-        "for tp, state in ()\n",
+        "for tp, state in self._others.items())",
+        "for tp, state in ())",
         ends("another partition can be fetched"),
     ),
     "those of another broker are looked at": (
@@ -112,7 +112,7 @@ MUTANTS: dict[str, Mutant] = {
         on_chain.test_it_goes_on_beside_another_brokers_partition,
     ),
     "others that are paused are looked at": (
-        chain, "tp in buffered or state._paused for", "tp in buffered for",
+        chain, "all(tp in buffered or state._paused for", "all(tp in buffered for",
         on_chain.test_a_partition_that_is_resumed_is_fetched_too,
     ),
     "a closed fetcher fetches": (
@@ -263,7 +263,7 @@ MUTANTS: dict[str, Mutant] = {
         on_poller.test_taking_counts_as_a_turn_of_polling,
     ),
     "what is taken ends no outage": (
-        poller, "            self._note_success()\n", "            pass\n",
+        poller, "            self._note_success(self._failing_since)\n", "            pass\n",
         on_poller.test_what_is_taken_ends_an_outage,
     ),
     "records are wanted without room": (
