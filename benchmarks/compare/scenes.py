@@ -69,7 +69,7 @@ async def live(
     async with started(python, entrant, job) as child:
         await child.until("first", DEADLINE_S)
         await asyncio.sleep(SETTLE_S)
-        sender = Sender(place, planned)
+        sender = Sender(job["kafka"], place, planned)
         await sender.run()
         figures = await child.until("result", DEADLINE_S + CLOSE_LIMIT_S)
     figures["uncommitted"] = await place.uncommitted(job["group"])
@@ -88,7 +88,7 @@ async def rebalance(
     job = job | {
         "topic": place.topic, "expected": WARM + len(planned), "log": True, "until_told": True,
     }  # fmt: skip
-    sender = Sender(place, planned)
+    sender = Sender(job["kafka"], place, planned)
     sending = asyncio.ensure_future(asyncio.sleep(0))
     try:
         async with started(python, entrant, job) as stays:

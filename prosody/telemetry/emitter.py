@@ -3,9 +3,10 @@
 ::
 
     begin ──▶ a task connects, finds the topic
-    buffer ──(1,024, or a second)──▶ a slice in one turn of the loop: JSON, batches ──▶ a task writes these
-                                        ▲ more: the next turn                              │ failed
-                                        └── meanwhile the next slices come ────────────────┴─▶ again later
+    buffer ──(1,024, or 50 ms)──▶ a slice in one turn of the loop: JSON, batches
+               ▲ more: the next turn                │ (2,048 events, or a second)
+               │                                    ▼
+               └─────── meanwhile goes on ── a task writes these ──(failed)──▶ again later
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ LINGER_S: Final = 1.0
 """How long an event waits for others, as in the reference."""
 SLICE: Final = 2000
 """Entries encoded in one turn of the loop: a few milliseconds."""
+SLICE_S: Final = 0.05
+"""While events come, those of so long are encoded together. Those of a second at once would be a pause, and
+so the latency of some messages."""
+WRITE: Final = 2 * CROWDED
+"""So many events are written before their time: each attempt is two."""
 ADDED_MAX: Final = 32_768
 """Events that are encoded while others are being written; what comes then waits in the buffer."""
 WRITE_S: Final = 30.0
@@ -66,10 +72,12 @@ class Emitter:
         self._batches: BrokerBatches | None = None
         self._ready = False
         """The batches know the topic: events may be added."""
-        self._asked = False
-        """What waits was to be encoded before they did."""
+        self._due = False
+        """What there is is to be written, however little."""
         self._look_at: asyncio.TimerHandle | None = None
         self._slice_at: asyncio.Handle | None = None
+        self._soon = False
+        """A slice is due at the loop's next turn."""
         self._writing: asyncio.Task[None] | None = None
         self._subscribed = False
         self._added = 0
@@ -96,7 +104,8 @@ class Emitter:
             # A closed loop took the connection, the tasks and the timers with it.
             self._lost()
             self._loop, self._batches, self._ready = loop, None, False
-            self._writing = self._look_at = self._slice_at = None
+            self._writing = self._look_at = None
+            self._cancel_slice()
             self._again_at = float("-inf")
         if subscribed:
             self._subscribed = True
@@ -144,42 +153,51 @@ class Emitter:
             async with asyncio.timeout(FLUSH_S):
                 self._buffer.before_look()
                 while self._writing is not None or self._added or len(self._buffer):
-                    self._slice()
+                    self._slice(due=True)
                     if self._writing is None:
                         return  # it has just failed
                     await asyncio.wait([self._writing])
 
     def _stop_looking(self) -> None:
-        handles = (self._look_at, self._slice_at)
-        self._look_at = self._slice_at = None
-        for handle in handles:
-            if handle is not None:
-                handle.cancel()
+        self._cancel_slice()
+        if self._look_at is not None:
+            self._look_at.cancel()
+            self._look_at = None
+
+    def _cancel_slice(self) -> None:
+        self._soon = False
+        if self._slice_at is not None:
+            self._slice_at.cancel()
+            self._slice_at = None
 
     # -- looking, encoding ------------------------------------------------------------------------
 
     def _look(self) -> None:
         assert self._loop is not None, "looked at in a loop"
         self._buffer.before_look()
-        waiting = len(self._buffer)
+        waiting = len(self._buffer) + self._added
         self._look_at = None
         if waiting or self._subscribed or self._writing is not None:
             self._look_at = self._loop.call_later(LINGER_S, self._look, context=self._context)
         if waiting:
-            self._slice()
+            self._slice(due=True)
         self._telling.look()
 
     def _wake(self) -> None:
         """There are many: encode some at the loop's next turn."""
         loop = self._loop
-        if self._slice_at is None and loop is not None and not loop.is_closed():
+        if not self._soon and loop is not None and not loop.is_closed():
+            self._cancel_slice()
+            self._soon = True
             self._slice_at = loop.call_soon(self._slice, context=self._context)
 
-    def _slice(self) -> None:
-        """Encode what there is, at most ``SLICE``, and have it written."""
-        if self._slice_at is not None:
-            self._slice_at.cancel()
-            self._slice_at = None
+    def _slice(self, *, due: bool = False) -> None:
+        """Encode what there is, at most ``SLICE``, and have it written if it is much.
+
+        :param due: its time has come: have it written in any case.
+        """
+        self._cancel_slice()
+        self._due = self._due or due
         if self._ready and self._batches is not None and self._added < ADDED_MAX:
             taken = self._buffer.take(SLICE)
             entries = len(taken) // FIELDS
@@ -191,12 +209,16 @@ class Emitter:
                 self._batches.add(keys, values)
             except Exception as fault:  # noqa: BLE001  # whoever called has to do with none of it
                 self._fault(fault)
-            self._asked = False
             if len(self._buffer) >= CROWDED:
                 self._wake()
-        else:
-            self._asked = len(self._buffer) > 0
-        self._start_writing()
+            elif (entries or (due and self._added)) and self._loop is not None:
+                self._slice_at = self._loop.call_later(SLICE_S, self._slice, context=self._context)
+        if self._worth_a_write or not self._ready:
+            self._start_writing()
+
+    @property
+    def _worth_a_write(self) -> bool:
+        return self._added >= WRITE or self._due
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -228,13 +250,13 @@ class Emitter:
                 self._failed(error)
                 return
             self._ready = True
-            if not self._added and (self._asked or len(self._buffer) >= CROWDED):
+            if not self._added and (self._due or len(self._buffer) >= CROWDED):
                 self._slice()
-            if not self._added:
+            if not self._added or not self._worth_a_write:
                 # Few, if any: they wait for others, or each write would be of a handful.
                 self._works()
                 return
-            self._under_way, self._added = self._added, 0
+            self._under_way, self._added, self._due = self._added, 0, False
             lost, problem = await batches.write(WRITE_S)
             self._under_way = 0
             self._buffer.dropped += lost

@@ -7,6 +7,7 @@ import contextvars
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,9 +17,9 @@ from prosody.broker.protocol import BrokerBatches, ProducerSettings, TopicPartit
 from prosody.errors import BrokerError
 from prosody.telemetry import emitter as module
 from prosody.telemetry.buffer import CROWDED, EVENTS_MAX, Buffer
-from prosody.telemetry.emitter import FLUSH_S, LINGER_S, Emitter
+from prosody.telemetry.emitter import FLUSH_S, LINGER_S, SLICE_S, WRITE, Emitter
 from prosody.telemetry.encoder import Encoder
-from prosody.telemetry.events import MESSAGE, MESSAGE_SUCCEEDED
+from prosody.telemetry.events import FIELDS, MESSAGE, MESSAGE_SUCCEEDED
 from prosody.telemetry.telling import QUIET_S
 from tests.support import FakeRuntime, other_tasks, run_virtual
 
@@ -44,6 +45,8 @@ class World:
         self.emitter = Emitter(self, SETTINGS, TOPIC, self.buffer, encoder, self.runtime)
         self.made: list[Batches] = []
         self.hold: asyncio.Event | None = None
+        self.writes: list[float] = []
+        """When each began."""
         self.problem: BrokerError | None = None
 
     def batches(self, settings: ProducerSettings) -> BrokerBatches:
@@ -73,6 +76,7 @@ class Batches:
         self.stopped = False
 
     async def write(self, timeout_s: float) -> Written:
+        self._world.writes.append(self._world.runtime.monotonic())
         if self._world.hold is not None:
             await self._world.hold.wait()
         if self._world.problem is not None:
@@ -115,10 +119,70 @@ def test_events_wait_for_others_for_a_second() -> None:
 
 def test_many_events_are_written_before_that() -> None:
     async def main(world: World) -> None:
+        world.emitter.begin(subscribed=True)
+        await asyncio.sleep(0.01)
+        world.put(CROWDED)
+        await asyncio.sleep(0.01)
+        assert world.written == CROWDED  # what is added is in an embedded broker's log
+        assert not world.writes
+        world.put(WRITE - CROWDED, CROWDED)
+        await asyncio.sleep(0.01)
+        assert world.written == WRITE
+        assert len(world.writes) == 1
+
+    run(main)
+
+
+def test_many_events_have_it_connect() -> None:
+    async def main(world: World) -> None:
         world.emitter.begin()
         world.put(CROWDED)
         await asyncio.sleep(0.01)
         assert world.written == CROWDED
+
+    run(main)
+
+
+def test_many_events_are_one_slice() -> None:
+    async def main(world: World) -> None:
+        world.emitter.begin(subscribed=True)
+        await asyncio.sleep(0.01)
+        world.put(CROWDED - 1)
+        with patch.object(asyncio.get_running_loop(), "call_soon") as call_soon:
+            world.put(100)
+        assert call_soon.call_count == 1
+
+    run(main)
+
+
+def test_what_comes_all_the_time_is_encoded_in_small_slices_and_written_each_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slices: list[int] = []
+    encode = Encoder.encode
+
+    def counting(encoder: Encoder, values: list[Any]) -> Any:
+        slices.append(len(values) // FIELDS)
+        return encode(encoder, values)
+
+    monkeypatch.setattr(Encoder, "encode", counting)
+
+    async def main(world: World) -> None:
+        world.emitter.begin(subscribed=True)
+        for n in range(500):
+            world.put(1, n)
+            await asyncio.sleep(0.01)
+        first, *others = slices
+        assert first == LINGER_S / 0.01  # nobody knew that more would come
+        assert max(others) <= SLICE_S / 0.01 + 1
+        assert [round(at) for at in world.writes] == [1, 2, 3, 4, 5][: len(world.writes)]
+        assert len(world.writes) >= 4
+        await asyncio.sleep(LINGER_S * 1.1)
+        assert world.written == 500
+        slices.clear()
+        await asyncio.sleep(10 * LINGER_S)
+        assert not any(slices)
+        assert len(slices) <= 1  # it rests as well
 
     run(main)
 
@@ -133,12 +197,27 @@ def test_it_looks_while_subscribed_and_rests_afterwards() -> None:
         world.put(2)
         await world.emitter.rest()
         assert world.written == 4
+        assert len(world.writes) == 2
         world.put(1)  # a handler that was left behind
         await asyncio.sleep(10)
         assert world.written == 4
         world.emitter.begin()  # a send
         await asyncio.sleep(LINGER_S * 1.1)
         assert world.written == 5
+
+    run(main)
+
+
+def test_no_slice_comes_after_the_rest() -> None:
+    async def main(world: World) -> None:
+        world.emitter.begin(subscribed=True)
+        world.put(2)
+        await asyncio.sleep(LINGER_S * 1.02)  # the next slice is due
+        world.put(CROWDED)  # and another one at once
+        await world.emitter.rest()
+        world.put(1)
+        await asyncio.sleep(10)
+        assert world.written == 2 + CROWDED
 
     run(main)
 
@@ -290,7 +369,7 @@ def test_a_fault_of_ours_reaches_nobody(
         with monkeypatch.context() as patch:
             patch.setattr(Encoder if where == "encode" else Batches, where, fail)
             world.put(CROWDED)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LINGER_S * 1.1)
         assert world.buffer.dropped == CROWDED
         assert any(r.levelno == logging.CRITICAL for r in caplog.records)
         before = world.written
