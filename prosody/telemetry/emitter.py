@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from prosody.errors import BrokerError
 from prosody.telemetry.buffer import CROWDED
 from prosody.telemetry.events import FIELDS
+from prosody.telemetry.one_call import OneCall
 from prosody.telemetry.telling import Telling
 
 if TYPE_CHECKING:
@@ -74,10 +75,8 @@ class Emitter:
         """The batches know the topic: events may be added."""
         self._due = False
         """What there is is to be written, however little."""
-        self._look_at: asyncio.TimerHandle | None = None
-        self._slice_at: asyncio.Handle | None = None
-        self._soon = False
-        """A slice is due at the loop's next turn."""
+        self._next_look = OneCall(self._look, self._context)
+        self._next_slice = OneCall(self._slice, self._context)
         self._writing: asyncio.Task[None] | None = None
         self._subscribed = False
         self._added = 0
@@ -104,14 +103,13 @@ class Emitter:
             # A closed loop took the connection, the tasks and the timers with it.
             self._lost()
             self._loop, self._batches, self._ready = loop, None, False
-            self._writing = self._look_at = None
-            self._cancel_slice()
-            self._again_at = float("-inf")
+            self._writing, self._again_at = None, float("-inf")
+            self._stop_looking()
         if subscribed:
             self._subscribed = True
             self._start_writing()  # to be connected when events come
-        if self._look_at is None:
-            self._look_at = loop.call_later(LINGER_S, self._look, context=self._context)
+        if not self._next_look.pending:
+            self._next_look.later(loop, LINGER_S)
 
     async def rest(self) -> None:
         """The subscription has ended: write what there is, for at most ``FLUSH_S``, and look no more."""
@@ -147,9 +145,8 @@ class Emitter:
         """Wait until what there is is written, or cannot be, or for ``FLUSH_S``."""
         if self._loop is not asyncio.get_running_loop():
             return
-        with contextlib.suppress(
-            TimeoutError
-        ):  # what is left is written later, or counted by ``stop``
+        # What is left is written later, or counted by ``stop``.
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 self._buffer.before_look()
                 while self._writing is not None or self._added or len(self._buffer):
@@ -159,16 +156,8 @@ class Emitter:
                     await asyncio.wait([self._writing])
 
     def _stop_looking(self) -> None:
-        self._cancel_slice()
-        if self._look_at is not None:
-            self._look_at.cancel()
-            self._look_at = None
-
-    def _cancel_slice(self) -> None:
-        self._soon = False
-        if self._slice_at is not None:
-            self._slice_at.cancel()
-            self._slice_at = None
+        self._next_look.cancel()
+        self._next_slice.cancel()
 
     # -- looking, encoding ------------------------------------------------------------------------
 
@@ -176,27 +165,23 @@ class Emitter:
         assert self._loop is not None, "looked at in a loop"
         self._buffer.before_look()
         waiting = len(self._buffer) + self._added
-        self._look_at = None
         if waiting or self._subscribed or self._writing is not None:
-            self._look_at = self._loop.call_later(LINGER_S, self._look, context=self._context)
+            self._next_look.later(self._loop, LINGER_S)
         if waiting:
             self._slice(due=True)
         self._telling.look()
 
     def _wake(self) -> None:
         """There are many: encode some at the loop's next turn."""
-        loop = self._loop
-        if not self._soon and loop is not None and not loop.is_closed():
-            self._cancel_slice()
-            self._soon = True
-            self._slice_at = loop.call_soon(self._slice, context=self._context)
+        if self._loop is not None and not self._loop.is_closed():
+            self._next_slice.soon(self._loop)
 
     def _slice(self, *, due: bool = False) -> None:
         """Encode what there is, at most ``SLICE``, and have it written if it is much.
 
         :param due: its time has come: have it written in any case.
         """
-        self._cancel_slice()
+        self._next_slice.cancel()
         self._due = self._due or due
         if self._ready and self._batches is not None and self._added < ADDED_MAX:
             taken = self._buffer.take(SLICE)
@@ -212,7 +197,7 @@ class Emitter:
             if len(self._buffer) >= CROWDED:
                 self._wake()
             elif (entries or (due and self._added)) and self._loop is not None:
-                self._slice_at = self._loop.call_later(SLICE_S, self._slice, context=self._context)
+                self._next_slice.later(self._loop, SLICE_S)
         if self._worth_a_write or not self._ready:
             self._start_writing()
 
@@ -234,9 +219,7 @@ class Emitter:
     def _written(self, writing: asyncio.Task[None]) -> None:
         if self._writing is writing:
             self._writing = None
-        if writing.cancelled():
-            return
-        if (fault := writing.exception()) is not None:
+        if not writing.cancelled() and (fault := writing.exception()) is not None:
             self._fault(fault)
 
     async def _write(self) -> None:
@@ -276,9 +259,7 @@ class Emitter:
         self._under_way = self._added = 0
 
     async def _connected(self) -> BrokerBatches:
-        """
-        :raises BrokerError: the broker cannot be reached.
-        """
+        """:raises BrokerError: the broker cannot be reached."""
         if self._batches is None:
             batches = self._broker.batches(self._settings)
             try:
