@@ -48,7 +48,7 @@ async def test_pipeline_retries_until_success_and_keeps_the_keys_order(
     await place.create_topic()
     await place.put_many([(b"bad", {"i": i}) for i in range(3)] + [(b"good", {"i": 9})])
     recorder = Recorder(FailsFirst(error, times=4))
-    await place.client(mode="pipeline", retry_base=0.001).subscribe(recorder)
+    await place.client(mode="pipeline", retry_base=0.001, defer_base=0.1).subscribe(recorder)
     await recorder.until_handled(4)
     assert [m.payload["i"] for m in recorder.attempts if m.key == "bad"] == [0, 0, 0, 0, 0, 1, 2]
     await nothing_left(place)
