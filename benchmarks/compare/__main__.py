@@ -23,7 +23,7 @@ from benchmarks.compare.bars import bars
 from benchmarks.compare.environments import ROOT, Environments
 from benchmarks.compare.rivals import RIVALS
 from benchmarks.compare.runs import Runner
-from benchmarks.compare.works import chosen
+from benchmarks.compare.works import chosen, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ async def measure(
     began_at = time.monotonic()
     for number in range(rounds):
         for case in cases:
-            for entrant, count in case.entrants:
+            for entrant, count in in_turn(case, number, rounds):
                 outcome = await runner.run(case, entrant, count, number)
                 if outcome is not None:
                     elapsed_s = time.monotonic() - began_at

@@ -127,6 +127,13 @@ def waiter(rival: str, at_once: int, uncommitted: int) -> Entrant:
     )
 
 
+def in_turn(case: Case, number: int, rounds: int) -> tuple[tuple[Entrant, int], ...]:
+    """The entrants of round ``number``, from 0: each begins elsewhere, so that nobody is always first, when
+    the servers have just done something else."""
+    first = number * len(case.entrants) // rounds
+    return case.entrants[first:] + case.entrants[:first]
+
+
 def chosen(rows: Iterable[str], *, quick: bool) -> list[Case]:
     """The cases of these rows; all of them with no row. ``quick``: a smoke run."""
     letters = set(rows)

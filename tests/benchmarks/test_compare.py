@@ -34,6 +34,15 @@ def bar(floor: float | None = 3, aim: float = 6, **fields: Any) -> Bar:
     return Bar(A.key, r.DEFAULTS, r.FASTSTREAM, floor, aim, **fields)
 
 
+def test_each_round_has_all_entrants_and_begins_with_another_one() -> None:
+    rounds = [works.in_turn(A, number, 3) for number in range(3)]
+    assert rounds[0] == A.entrants
+    assert all(sorted(map(id, turn)) == sorted(map(id, A.entrants)) for turn in rounds)
+    assert len({turn[0][0].name for turn in rounds}) == 3
+    places = [[entrant for entrant, _ in turn].index(r.DEFAULTS) for turn in rounds]
+    assert max(places) - min(places) >= len(A.entrants) // 2
+
+
 # --------------------------------------------------------------------------------------- the bars
 
 
