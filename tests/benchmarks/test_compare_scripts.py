@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,6 @@ from benchmarks.compare.scripts.checking import Check, Failing, peak_mib, percen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 def check(expected: int, **job: Any) -> Any:
@@ -211,3 +212,41 @@ async def test_a_process_that_hangs_is_ended(
 ) -> None:
     with pytest.raises(ChildError, match="hung: no result"):
         await said(tmp_path, monkeypatch, "import time; time.sleep(600)", 0.01)
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+"""
+"""Ends as soon as its child is at work."""
+CHILD = """
+import time
+from benchmarks.compare.scripts.checking import Check
+Check({"expected": 1, "deadline_s": 60.0}).starts()
+print("at work", flush=True)
+time.sleep(60.0)
+"""
+
+
+def test_a_process_ends_with_the_comparison_that_started_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert parent.wait(30.0) == 0
+    ends_by = time.monotonic() + 30.0
+    while is_running(pid):
+        assert time.monotonic() < ends_by, f"process {pid} is still there"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Not of a process that has ended and that nobody has asked about."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "State:\tZ" not in status.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False

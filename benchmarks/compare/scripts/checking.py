@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+PARENT_LOOK_S = 0.5
+
 
 class Failing(Exception):  # noqa: N818  (what the handler of a failing key raises, a word in reports)
     """A dependency of this key is down."""
@@ -48,6 +50,14 @@ def percentile(ordered, share):
     if not ordered:
         return None
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def end_with(parent):
+    """End when the process that started this one has ended: a comparison that was killed must not leave
+    behind what disturbs the next one."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK_S)
+    os._exit(1)
 
 
 class Check:
@@ -167,6 +177,7 @@ class Check:
         """From here on the time until the first message counts; imports are over."""
         self.made_at = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
     def _watch(self):
         """Ends the run at its deadline, or when told to by the end of the standard input."""
