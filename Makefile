@@ -53,19 +53,19 @@ ifdef ARGS
 	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
 	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(ARGS)
 else
-	@echo "beside these run real services, builds and the pure half; what they say comes at the end (.cache/test-beside.log)"
-	@mkdir -p .cache; \
-	$(MAKE) --no-print-directory --keep-going test-real test-pure > .cache/test-beside.log 2>&1 & beside=$$!; \
-	trap 'kill $$beside; wait; exit 1' INT TERM; failed=0; \
+	@echo "beside these run the tests with real services and the builds; what they say comes at the end (.cache/test-real.log)"
+	@mkdir -p .cache; $(MAKE) --no-print-directory test-real > .cache/test-real.log 2>&1 & real=$$!; \
+	trap 'kill $$real; wait; exit 1' INT TERM; failed=0; \
 	$(MAKE) --no-print-directory test-rest || failed=1; \
-	wait $$beside || failed=1; cat .cache/test-beside.log; exit $$failed
+	$(MAKE) --no-print-directory test-pure || failed=1; \
+	wait $$real || failed=1; cat .cache/test-real.log; exit $$failed
 endif
 
 test-real: $(VENV)/.dev
-	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m "real or packaging"
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest --durations=12 -m "real or packaging"
 
 test-rest: $(VENV)/.dev
-	env -u PROSODY_PURE_PYTHON $(PY) -m pytest -m "not real and not packaging"
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest --durations=12 -m "not real and not packaging"
 
 # Those that run over the core: tests of the core itself import each half by its name, and that tests notice
 # a rule that is switched off is shown once.
