@@ -17,9 +17,9 @@ import contextvars
 from typing import TYPE_CHECKING, Final
 
 from prosody.errors import BrokerError
+from prosody.runtime import OneCall
 from prosody.telemetry.buffer import CROWDED
 from prosody.telemetry.events import FIELDS
-from prosody.telemetry.one_call import OneCall
 from prosody.telemetry.telling import Telling
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Emitter:
 
     @property
     def _worth_a_write(self) -> bool:
-        return self._added >= WRITE or self._due
+        return self._added >= WRITE or (self._due and self._added > 0)
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Emitter:
             self._ready = True
             if not self._added and (self._due or len(self._buffer) >= CROWDED):
                 self._slice()
-            if not self._added or not self._worth_a_write:
+            if not self._worth_a_write:
                 # Few, if any: they wait for others, or each write would be of a handful.
                 self._works()
                 return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from prosody.errors import StoreError
 from prosody.model.fields import cut
+from prosody.runtime import OneCall
 from prosody.timers.backoff import store_wait_s
 from prosody.timers.due import State
 
@@ -56,7 +57,7 @@ class Firing:
         self._storm = storm
         self._where = where
         self._about = about
-        self._look_at: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._next_look = OneCall(self._look)
         self._expected = 0.0
         """The wall clock when the next look is due, if one is."""
         self._running = False
@@ -73,9 +74,7 @@ class Firing:
     def hold(self) -> None:
         """Hand out nothing more, and have nothing begin that was handed out."""
         self._running = False
-        if self._look_at is not None:
-            self._look_at.cancel()
-            self._look_at = None
+        self._next_look.cancel()
 
     def stop(self) -> None:
         """As ``hold``, and end the waits between tries to remove a timer."""
@@ -84,7 +83,7 @@ class Firing:
 
     def expect(self, time: int) -> None:
         """A timer of that time has come into memory."""
-        if self._running and (self._look_at is None or time < self._expected):
+        if self._running and (not self._next_look.pending or time < self._expected):
             self._look_soon()
 
     # The keeper of timers
@@ -146,17 +145,11 @@ class Firing:
     # The clock
 
     def _look_soon(self) -> None:
-        if not self._running:
-            return
-        if self._look_at is not None:
-            if self._expected == float("-inf"):
-                return  # in the next turn of the loop already
-            self._look_at.cancel()
-        self._expected = float("-inf")
-        self._look_at = asyncio.get_running_loop().call_soon(self._look)
+        if self._running:
+            self._expected = float("-inf")
+            self._next_look.soon(asyncio.get_running_loop())
 
     def _look(self) -> None:
-        self._look_at = None
         now = self._runtime.wall()
         try:
             while (kind := self._next()) is not None and self._time(kind) <= now:
@@ -166,13 +159,13 @@ class Firing:
                 "internal fault in timers; please report this", exc_info=error, extra=self._about
             )
             kind = None
-        if not self._running or self._look_at is not None:
+        if not self._running or self._next_look.pending:
             return  # the partition gave the timers up, or some back, when it was given one
         wait_s = LONGEST_WAIT_S
         if kind is not None:
             wait_s = min(max(self._time(kind) - now, SHORTEST_WAIT_S), wait_s)
         self._expected = now + wait_s
-        self._look_at = asyncio.get_running_loop().call_later(wait_s, self._look)
+        self._next_look.later(asyncio.get_running_loop(), wait_s)
 
     def _next(self) -> Kind | None:
         """The kind that has the earliest of those timers that can be handed out."""

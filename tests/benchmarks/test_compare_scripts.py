@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +15,11 @@ from benchmarks.compare import rivals as r
 from benchmarks.compare.child import ChildError, environment_of, started
 from benchmarks.compare.environments import Environments
 from benchmarks.compare.scripts.checking import Check, Failing, peak_mib, percentile
+from tools.services.guard import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 def check(expected: int, **job: Any) -> Any:
@@ -238,15 +239,6 @@ def test_a_process_ends_with_the_comparison_that_started_it() -> None:
         pid = int(parent.stdout.readline())
         assert parent.wait(30.0) == 0
     ends_by = time.monotonic() + 30.0
-    while is_running(pid):
+    while command_line(pid):
         assert time.monotonic() < ends_by, f"process {pid} is still there"
         time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    """Not of a process that has ended and that nobody has asked about."""
-    status = Path(f"/proc/{pid}/status")
-    try:
-        return "State:\tZ" not in status.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False

@@ -178,8 +178,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "timers fire after the end": (
         "firing",
-        "        self._running = False\n        if self._look_at is not None:",
-        "        if self._look_at is not None and not self._running:",
+        "        self._running = False\n        self._next_look.cancel()",
+        "        if not self._running:\n            self._next_look.cancel()",
     ),
     "loading ends with the first fault of the store": (
         "loader",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 
-from prosody.telemetry.one_call import OneCall
+from prosody.runtime import OneCall
 from tests.support import run_virtual
 
 
