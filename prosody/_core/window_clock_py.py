@@ -70,7 +70,7 @@ class WindowClock:
         while floor(until / self._width) > bucket:
             until -= step
             step += step
-        self._until = until
+        self._until = min(until, self._farthest)
 
     def _tick(self) -> int:
         """The tick of the latest time."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import tracemalloc
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +34,17 @@ class Key:
 
     def __init__(self, holds: Any = None) -> None:
         self.holds = holds
+
+
+def test_a_time_just_beyond_the_farthest_is_refused(window_type: Any) -> None:
+    """Also where it lies in the same bucket as the farthest one."""
+    window = window_type(1e-6, 1)
+    ask = partial(window.record, True) if hasattr(window, "record") else partial(window.used, "a")
+    farthest = 1e-6 / 64 * 2**50
+    ask(farthest)
+    ask(farthest)
+    with pytest.raises(ValueError, match="must lie between"):
+        ask(math.nextafter(farthest, math.inf))
 
 
 def test_keys_die_when_they_are_forgotten(window: Any) -> None:
