@@ -45,7 +45,7 @@ demo-kafka: $(VENV)/.base
 	@$(PY) -m demo --kafka $(ARGS)
 
 # PROSODY_PURE_PYTHON is set or unset here, whatever the caller's environment says, so that both halves run.
-# Two at a time: those with real services, or that build, mostly wait for others; the rest computes.
+# Two at a time, which take about as long: those with real services wait for others half of the time.
 test test-real test-rest test-pure: export PROSODY_REQUIRE_EXTENSIONS = 1
 test: $(VENV)/.dev
 	env -u PROSODY_PURE_PYTHON $(PY) -c '$(COMPILED_HALF)'
@@ -53,7 +53,7 @@ ifdef ARGS
 	env -u PROSODY_PURE_PYTHON $(PY) -m pytest $(ARGS)
 	PROSODY_PURE_PYTHON=1 $(PY) -m pytest -q -m "not real" -k "not mutant" $(ARGS)
 else
-	@echo "beside these run the tests with real services and the builds; what they say comes at the end (.cache/test-real.log)"
+	@echo "beside these run the tests with real services; what they say comes at the end (.cache/test-real.log)"
 	@mkdir -p .cache; $(MAKE) --no-print-directory test-real > .cache/test-real.log 2>&1 & real=$$!; \
 	trap 'kill $$real; wait; exit 1' INT TERM; failed=0; \
 	$(MAKE) --no-print-directory test-rest || failed=1; \
@@ -62,10 +62,10 @@ else
 endif
 
 test-real: $(VENV)/.dev
-	env -u PROSODY_PURE_PYTHON $(PY) -m pytest --durations=12 -m "real or packaging"
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest --durations=12 -m real
 
 test-rest: $(VENV)/.dev
-	env -u PROSODY_PURE_PYTHON $(PY) -m pytest --durations=12 -m "not real and not packaging"
+	env -u PROSODY_PURE_PYTHON $(PY) -m pytest --durations=12 -m "not real"
 
 # Those that run over the core: tests of the core itself import each half by its name, and that tests notice
 # a rule that is switched off is shown once.

@@ -121,6 +121,7 @@ async def test_everything_goes_on_after_an_outage(
     assert not patiently.failures
     assert {type(error) for error in hastily.failures} == {SendTimeoutError}
     await place.nothing_left()
+    await log.until("connection to Kafka is back")  # seen at the watcher's next look
     await client.shutdown()
     record_property("lines", log.troubles())
     assert len(log.lines("connection to Kafka lost")) == 1
