@@ -62,7 +62,10 @@ TIME_WINDOW_MUTANTS = {
         "get(key)\n        gone = None\n        if now > self._latest:",
         "get(key)\n        gone = None\n        if True:",
     ),
-    "a bucket without end": ("self._until = min(until, ", "self._until = min(until + 3.0 * self._width, "),
+    "a bucket without end": (
+        "self._until = min(until, ",
+        "self._until = min(until + 3.0 * self._width, ",
+    ),
     "a run within a bucket not counted": (
         "added = (tick if 0 <= tick < BUCKET_TICKS else self._tick()) - state.began_tick",
         "added = 0",
