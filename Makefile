@@ -45,7 +45,7 @@ demo-kafka: $(VENV)/.base
 	@$(PY) -m demo --kafka $(ARGS)
 
 # PROSODY_PURE_PYTHON is set or unset here, whatever the caller's environment says, so that both halves run.
-# Two at a time, which take about as long: those with real services wait for others half of the time.
+# Two at a time, which take about as long: those with real services, which often wait for others, and the rest.
 test test-real test-rest test-pure: export PROSODY_REQUIRE_EXTENSIONS = 1
 test: $(VENV)/.dev
 	env -u PROSODY_PURE_PYTHON $(PY) -c '$(COMPILED_HALF)'
