@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prosody.broker.kafka import internals
 from prosody.broker.kafka.errors import LowerError, broker_error, mapped
+from prosody.broker.kafka.lifetimes import is_cancelled
 from prosody.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class Commits:
         try:
             await committing
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if done.cancelled() and not (task and task.cancelling()):
+            if done.cancelled() and not is_cancelled():
                 # Not the caller was cancelled but the commit, by the rebalance.
                 raise BrokerError(
                     f"{self._doing}: given up for a rebalance", retriable=True

@@ -182,19 +182,12 @@ class KafkaConsumer:
             self._polls.wake()
             await assignment.close()
         try:
-            async with asyncio.timeout(STOP_LIMIT_S):
-                await consumer.stop()
-            lifetimes.settle(consumer)
+            await lifetimes.stop_consumer(consumer, STOP_LIMIT_S, ABANDON_GRACE_S)
         except LowerError as error:
             # It is closing anyway: the group notices within the session timeout at the latest.
             log.warning(
                 "consumer of group %r did not stop in order: %r", self._settings.group_id, error
             )
-            await lifetimes.abandon_consumer(consumer, ABANDON_GRACE_S)
-        except BaseException:
-            # Cancelled: nothing may be left running.
-            await lifetimes.abandon_consumer(consumer, ABANDON_GRACE_S)
-            raise
 
     # -- records -------------------------------------------------------------------------------------
 

@@ -39,7 +39,31 @@ async def start_within(start: Coroutine[Any, Any, None], limit_s: float) -> None
         raise
 
 
-def settle(consumer: Any) -> None:
+async def stop_consumer(consumer: Any, limit_s: float, grace_s: float) -> None:
+    """Leave the group and end everything in order; what that leaves behind is abandoned.
+
+    :raises LowerError: it could not be done in order, or not within ``limit_s``.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            await consumer.stop()
+        _settle(consumer)
+    except BaseException as error:
+        # Whatever it was, nothing may be left running.
+        await abandon_consumer(consumer, grace_s)
+        # aiokafka ends its tasks by cancelling them. A fetch that failed and waits to be sent again
+        # passes that on, and ``stop`` ends as if it had been cancelled itself.
+        if not isinstance(error, asyncio.CancelledError) or is_cancelled():
+            raise
+
+
+def is_cancelled() -> bool:
+    """Whether the task that asks was cancelled; a ``CancelledError`` may be of what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _settle(consumer: Any) -> None:
     """Take note of how a stopped consumer's main task ended, or asyncio complains about it."""
     coordinator = consumer._coordinator
     if coordinator is not None:

@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-@pytest.fixture
-async def consumer() -> AsyncIterator[Any]:
+def unconnected() -> Any:
     """A consumer as after start(), but without any broker."""
     consumer = AIOKafkaConsumer(group_id="g")
     consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
     consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
+    return consumer
+
+
+@pytest.fixture
+async def consumer() -> AsyncIterator[Any]:
+    consumer = unconnected()
     yield consumer
     await lifetimes.abandon_consumer(consumer, 1.0)
 
@@ -124,11 +129,44 @@ async def test_others_first(consumer: Any) -> None:
 
 async def test_an_abandoned_consumer_leaves_no_task() -> None:
     before = asyncio.all_tasks()
-    consumer = AIOKafkaConsumer(group_id="g")
-    consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
-    consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
+    consumer = unconnected()
     assert asyncio.all_tasks() - before
     await lifetimes.abandon_consumer(consumer, 1.0)
+    assert asyncio.all_tasks() == before
+
+
+async def between_two_fetches() -> Any:
+    """A consumer with a fetch that has failed and waits to be sent again."""
+    consumer = unconnected()
+    fetcher = consumer._fetcher
+
+    async def gone(*_: object) -> None:
+        raise errors.KafkaConnectionError("the broker has just gone")
+
+    consumer._client.send = gone
+    await asyncio.sleep(0)  # its routine begins with cancelling the fetches of before
+    request = SimpleNamespace(topics=())
+    fetch = asyncio.create_task(fetcher._proc_fetch_request(None, 0, request))
+    fetcher._pending_tasks.add(fetch)
+    await asyncio.sleep(0)
+    assert not fetch.done()
+    return consumer
+
+
+async def test_a_stop_between_two_fetches_is_not_taken_for_cancelled() -> None:
+    before = asyncio.all_tasks()
+    await lifetimes.stop_consumer(await between_two_fetches(), 1.0, 1.0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_cancelled_stop_says_so_and_leaves_no_task() -> None:
+    before = asyncio.all_tasks()
+    consumer = await between_two_fetches()
+    stopping = asyncio.create_task(lifetimes.stop_consumer(consumer, 1.0, 1.0))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
     assert asyncio.all_tasks() == before
 
 
