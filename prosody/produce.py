@@ -97,35 +97,53 @@ class Producer:
         tracer = self._tracing.tracer()
         if tracer is None:
             headers = [*trace_headers(), self._source_system]
-            await self.send_record(topic, key=key_bytes, value=value, headers=headers)
+            await self.send_record(
+                topic, key=key_bytes, value=value, headers=headers, timeout_s=self._send_timeout_s
+            )
         else:
             with spans.Sending(tracer, self._tracing, topic, key, len(value)) as span:
                 headers = [*trace_headers(span.context), self._source_system]
                 span.sent = await self.send_record(
-                    topic, key=key_bytes, value=value, headers=headers
+                    topic,
+                    key=key_bytes,
+                    value=value,
+                    headers=headers,
+                    timeout_s=self._send_timeout_s,
                 )
         if digest is not None and self._sent is not None:
             self._sent[digest] = None
 
     def send_record(
-        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timeout_s: float | None = None,
     ) -> Coroutine[Any, Any, SentRecord]:
-        """Write one record as it is, within ``send_timeout``.
+        """Write one record as it is.
 
+        :param timeout_s: limit of the whole send in seconds; None leaves it to the broker's producer, which
+            does not give up what it may still deliver.
         :raises RecordTooLargeError: it is larger than the broker takes.
         :raises SendError: not acknowledged; ``BrokerError`` is its cause.
         """
         metrics = self._metrics
-        writing = self._write(topic, key, value, headers)
+        writing = self._write(topic, key, value, headers, timeout_s)
         # No coroutine of its own: a send that nobody measures pays for a question.
         if metrics is None or not metrics.sends:
             return writing
         return metrics.sending(topic, writing)
 
     async def _write(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        limit_s: float | None,
     ) -> SentRecord:
-        limit_s = self._send_timeout_s
         try:
             producer = self._producer
             if producer is None or self._loop is not asyncio.get_running_loop():

@@ -82,4 +82,5 @@ def dead_letter_writer(
         runtime,
         storms,
         spans,
+        patience_s=config.producer.send_timeout,
     )

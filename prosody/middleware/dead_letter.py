@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
-from prosody.errors import RecordTooLargeError, SendError
+from prosody.errors import RecordTooLargeError, SendError, SendTimeoutError
 from prosody.middleware.retry import pause
 from prosody.model.backoff import backoff_s
 from prosody.model.fields import fields
@@ -25,13 +26,16 @@ _log = logging.getLogger("prosody.dead_letter")
 _ERROR_CHARACTERS_MAX = 1000
 """An error text longer than this is cut, so that a header cannot make the record too large."""
 
+_PATIENCE_S = 1.0
+_SAID_AGAIN_S = 60.0
+"""How long after a warning about a write that takes long the next one follows."""
 
 RECORD_GONE: Final = "record gone"
 """Why a deferred message failed that the topic does not have any more."""
 
 
 class RecordSender(Protocol):
-    """Writes one record as it is: no id cache, no JSON."""
+    """Writes one record as it is: no id cache, no JSON, no limit but how long it may be delivered."""
 
     async def send_record(
         self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers
@@ -60,7 +64,8 @@ class DeadLetterWriter:
     """Writes failed messages to the failure topic, again and again until it is done.
 
     A dead letter has the original key, value bytes and headers (the original ``source-system`` stays
-    the first of its name), followed by where it came from and why.
+    the first of its name), followed by where it came from and why. What may still be delivered is waited
+    for and not sent once more: after an outage the topic would have it as often as it was tried.
     """
 
     def __init__(
@@ -74,13 +79,17 @@ class DeadLetterWriter:
         runtime: Runtime,
         storms: Storms,
         spans: Spans | None = None,
+        *,
+        patience_s: float | None = None,
     ) -> None:
+        """:param patience_s: what takes longer is late: that is said, and no shutdown waits for it."""
         self._sender = sender
         self._topic = topic
         self._group_id = group_id
         self._source_system = source_system
         self._base_s = base_s
         self._max_delay_s = max_delay_s
+        self._patience_s = _PATIENCE_S if patience_s is None else patience_s
         self._runtime = runtime
         self._storm = storms.of(_log)
         self._spans = spans
@@ -150,10 +159,13 @@ class DeadLetterWriter:
         dropped = len(value or b"")
         failures = refusals = 0
         while True:
+            writing = asyncio.ensure_future(
+                self._sender.send_record(self._topic, key=key, value=value, headers=headers)
+            )
             try:
-                sent = await self._sender.send_record(
-                    self._topic, key=key, value=value, headers=headers
-                )
+                if not await self._has_ended(run, writing):
+                    return None
+                sent = writing.result()
             except SendError as failure:
                 # The message must not get lost, so the write is repeated; without its value only if
                 # it is that which the broker will never take.
@@ -208,6 +220,29 @@ class DeadLetterWriter:
                         extra=fields(run),
                     )
                 return sent
+            finally:
+                writing.cancel()  # does nothing to what has ended
+
+    async def _has_ended(self, run: Run, writing: asyncio.Future[SentRecord]) -> bool:
+        """Wait until a write has succeeded or failed; False when a shutdown came first."""
+        waited_s = self._patience_s
+        await asyncio.wait([writing], timeout=waited_s)
+        while not writing.done():
+            late = SendTimeoutError(f"not acknowledged within {waited_s:g} s")
+            more = self._storm.allows(logging.WARNING, run)
+            if more is not None:
+                _log.warning(
+                    "dead letter to %r %s; it may still be delivered and is waited for: %s%s",
+                    self._topic,
+                    late,
+                    run.where(),
+                    more,
+                    extra=fields(run),
+                )
+            if not await pause(run, _SAID_AGAIN_S, late, sooner=writing):
+                return False
+            waited_s += _SAID_AGAIN_S
+        return True
 
     def _source(
         self, run: Run, kind: str, offset: int | None, timestamp_ms: int, text: str

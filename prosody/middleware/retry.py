@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prosody.model.backoff import backoff_s
 from prosody.model.fields import fields
@@ -126,12 +126,18 @@ class Pause(asyncio.Future[bool]):
     """What it waits because of, as far as that is known."""
 
 
-async def pause(run: Run, delay_s: float, cause: BaseException | None = None) -> bool:
+async def pause(
+    run: Run,
+    delay_s: float,
+    cause: BaseException | None = None,
+    sooner: asyncio.Future[Any] | None = None,
+) -> bool:
     """Wait ``delay_s`` seconds outside the handler; False when a shutdown ended the wait.
 
     Until the end of the wait the run holds no permit.
 
     :param cause: why it waits, for those who ask.
+    :param sooner: what ends the wait too, once it is done.
     """
     run.partition.give_back(run)
     if not run.partition.running:
@@ -141,10 +147,18 @@ async def pause(run: Run, delay_s: float, cause: BaseException | None = None) ->
     timer = loop.call_later(delay_s, _elapsed, waiting)
     waiting.until, waiting.cause = timer.when(), cause
     run.interruptible = waiting
+
+    def is_done(_: object) -> None:
+        _elapsed(waiting)
+
+    if sooner is not None:
+        sooner.add_done_callback(is_done)
     try:
         return await waiting
     finally:
         timer.cancel()
+        if sooner is not None:
+            sooner.remove_done_callback(is_done)
         run.interruptible = None
         # An error holds its traceback, and that the frames it came through: no circle of them and this.
         waiting.cause = None

@@ -17,6 +17,7 @@ from tests.support import FakeRuntime, settle
 
 if TYPE_CHECKING:
     from prosody.broker.protocol import Headers
+    from prosody.model.run import Run
 
 
 class Sender:
@@ -114,6 +115,65 @@ async def test_it_is_repeated_until_it_is_written() -> None:
     assert sender.calls == 6
     assert sender.sent[0][2] == b"{value"
     assert asyncio.get_running_loop().time() > 0
+
+
+class SlowSender(Sender):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[asyncio.Future[SentRecord]] = []
+
+    async def send_record(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> SentRecord:
+        self.calls += 1
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+
+async def late(sender: SlowSender) -> tuple[Run, asyncio.Task[Outcome]]:
+    """A dead letter that is not acknowledged for as long as a program waits for a send."""
+    run = make_run(record=record())
+    lane = in_lane(DeadLetter(writer(sender)).wrap(Inner(PERMANENT)), run)
+    await asyncio.sleep(100.0)
+    assert sender.calls == 1
+    return run, lane
+
+
+async def test_what_may_still_be_delivered_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    sender = SlowSender()
+    _, lane = await late(sender)
+    lines = [line.getMessage() for line in caplog.records]
+    assert [line.partition(";")[0] for line in lines] == [
+        "dead letter to 'failures' not acknowledged within 1 s",
+        "dead letter to 'failures' not acknowledged within 61 s",
+    ]
+    sender.answers[0].set_result(SentRecord("failures", 0, 7))
+    await settle()
+    assert lane.done(), "at once, and not at the end of a pause"
+    assert (await lane).kind is Kind.PERMANENT
+    assert "partition 0 offset 7" in caplog.text
+    assert sender.calls == 1
+
+
+async def test_what_was_given_up_in_the_end_is_written_again() -> None:
+    sender = SlowSender()
+    _, lane = await late(sender)
+    sender.answers[0].set_exception(SendTimeoutError("not acknowledged within 300 s"))
+    await asyncio.sleep(8.0)
+    assert sender.calls == 2
+    sender.answers[1].set_result(SentRecord("failures", 0, 7))
+    assert (await lane).kind is Kind.PERMANENT
+
+
+async def test_a_shutdown_waits_for_no_answer_that_is_late() -> None:
+    sender = SlowSender()
+    run, lane = await late(sender)
+    run.interrupt()
+    assert await lane is ABANDONED
+    await settle()
+    assert sender.answers[0].cancelled(), "nobody waits for it any more"
 
 
 async def test_what_is_refused_for_another_reason_keeps_its_value() -> None:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prosody import BrokerError, SendError, SendTimeoutError
+from prosody import BrokerError, PermanentError, SendError, SendTimeoutError
 from tests.client.probing import ALIVE, ask, probed
-from tests.client.support import Recorder, eventually
+from tests.client.support import Recorder, eventually, unique
 from tests.outages.support import DEADLINE_S, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prosody import ProsodyClient
+    from prosody import Context, Message, ProsodyClient
     from tests.client.support import Place
     from tests.outages.support import Log
     from tools.services import KafkaServer
@@ -157,6 +157,37 @@ async def test_beginning_while_kafka_is_away(own_place: Place, running_kafka: Ka
     # Not skipped: it was not sent before.
     await client.send(place.topic, "k", {"id": "one"})
     await recorder.until_handled(1)
+
+
+async def test_a_dead_letter_is_written_once_over_an_outage(
+    own_place: Place, running_kafka: KafkaServer, log: Log
+) -> None:
+    place = own_place
+    await place.create_topic()
+    failed = await place.create_topic(unique("failed"), partitions=1)
+    away = asyncio.Event()
+
+    async def fail(_: Context, message: Message) -> None:
+        if message.key != "before":
+            await away.wait()
+        raise PermanentError("malformed")
+
+    recorder = Recorder(fail)
+    client = place.client(
+        mode="low-latency", failure_topic=failed, send_timeout=0.2, retry_base=0.001
+    )
+    await client.subscribe(recorder)
+    await place.put({"i": 0}, key=b"before")
+    await log.until(f"sent to {failed!r} partition 0 offset 0")
+    await place.put({"i": 1}, key=b"during")
+    await recorder.until(lambda r: len(r.attempts) == 2)
+    running_kafka.pause()
+    away.set()
+    await log.until(f"dead letter to {failed!r}", "may still be delivered")
+    running_kafka.resume()
+    # Had it been sent again and again, the last one would be acknowledged behind the others.
+    await log.until(f"sent to {failed!r} partition 0 offset 1")
+    await place.nothing_left()
 
 
 async def test_the_id_cache_knows_only_what_was_acknowledged(
