@@ -37,7 +37,7 @@ class TimerHandler(Handler):
     async def on_timer(self, context: Context, timer: Timer) -> None:
         self._write(FIRED, timer.key, seconds_from_utc(timer.time))
 
-    async def _work(self, message: Message) -> None:
+    async def _work(self, context: Context, message: Message) -> None:
         if time.time() < message.payload.get("fails_until", 0.0):
             raise ValueError("not yet")
 

@@ -41,13 +41,21 @@ class Load:
     """
 
     def __init__(
-        self, broker: Broker, topic: str, fleet: Fleet, waiting: Mapping[str, int], *, seed: int = 0
+        self,
+        broker: Broker,
+        topic: str,
+        fleet: Fleet,
+        waiting: Mapping[str, int],
+        *,
+        seed: int = 0,
+        send_limit_s: float = SEND_LIMIT_S,
     ) -> None:
         self._producer: BrokerProducer = broker.producer(ProducerSettings("load", None, "crc32"))
         self._topic = topic
         self._fleet = fleet
         self._waiting = waiting
         self._random = random.Random(seed)
+        self._send_limit_s = send_limit_s
         self._task: asyncio.Task[None] | None = None
         self._ending = False
         self.sent: Counter[str] = Counter()
@@ -72,7 +80,7 @@ class Load:
         self._ending = True
         task, self._task = self._task, None
         if task is not None:
-            async with asyncio.timeout(2 * SEND_LIMIT_S):
+            async with asyncio.timeout(2 * self._send_limit_s):
                 await task
 
     async def until_handled(self) -> None:
@@ -97,7 +105,7 @@ class Load:
             self._topic,
             key=key.encode(),
             value=json.dumps(value).encode(),
-            timeout_s=SEND_LIMIT_S,
+            timeout_s=self._send_limit_s,
         )
 
     async def _keep_busy(self) -> None:

@@ -74,12 +74,12 @@ class Handler(EventHandler):
         self._writer.write("start", **facts)
         cancelled = True
         try:
-            await self._work(message)
+            await self._work(context, message)
             cancelled = False
         finally:
             self._writer.write("end", **facts, cancelled=cancelled)
 
-    async def _work(self, message: Message) -> None:
+    async def _work(self, context: Context, message: Message) -> None:
         options = self._options
         if message.key in options.blocking_keys:
             time.sleep(options.blocking_keys[message.key])  # noqa: ASYNC251  # what it is here for
