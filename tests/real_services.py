@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.services import QUICK_JVM, CassandraServer, KafkaServer, ServiceError, free_port
+from tests.servers import small_cassandra, small_kafka
+from tools.services import CassandraServer, KafkaServer, ServiceError, free_port
 from tools.services.cassandra import cassandra_answers
 from tools.services.external import ExternalServer
 from tools.services.jars import ensure_jars
@@ -72,8 +73,7 @@ class RealServices:
         kind = _KINDS[name]
         if name in self.servers or name in self.problems or os.environ.get(kind.variable):
             return
-        heap = ("-Xms512m", "-Xmx512m") if name == "cassandra" else ("-Xms256m", "-Xmx512m")
-        server = kind(jvm_options=(*heap, *QUICK_JVM))
+        server = small_cassandra() if name == "cassandra" else small_kafka()
         try:
             server.launch()
         except ServiceError as error:

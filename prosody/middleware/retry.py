@@ -147,18 +147,12 @@ async def pause(
     timer = loop.call_later(delay_s, _elapsed, waiting)
     waiting.until, waiting.cause = timer.when(), cause
     run.interruptible = waiting
-
-    def is_done(_: object) -> None:
-        _elapsed(waiting)
-
     if sooner is not None:
-        sooner.add_done_callback(is_done)
+        sooner.add_done_callback(lambda _: _elapsed(waiting))
     try:
         return await waiting
     finally:
         timer.cancel()
-        if sooner is not None:
-            sooner.remove_done_callback(is_done)
         run.interruptible = None
         # An error holds its traceback, and that the frames it came through: no circle of them and this.
         waiting.cause = None

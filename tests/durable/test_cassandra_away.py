@@ -12,13 +12,14 @@ from tests.durable.away import PATIENCE_S, PLAIN, Load
 from tests.durable.conftest import on_services
 from tests.durable.support import Failing, Handler
 from tests.durable.test_handover import holds
-from tools.services import QUICK_JVM, CassandraServer
+from tests.servers import mortal_cassandra
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.durable.support import Place
     from tests.outages.support import Log
+    from tools.services import CassandraServer
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
 
@@ -26,10 +27,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
 @pytest.fixture(scope="module")
 def mortal(request: pytest.FixtureRequest) -> Iterator[CassandraServer]:
     """A Cassandra that may be killed; what it acknowledged survives that."""
-    server = CassandraServer(
-        settings={"commitlog_sync": "batch", "commitlog_sync_period": "0ms"},
-        jvm_options=("-Xms512m", "-Xmx512m", *QUICK_JVM),
-    )
+    server = mortal_cassandra()
     try:
         server.launch()
         request.getfixturevalue("kafka_bootstrap")  # comes up at the same time

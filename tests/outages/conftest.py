@@ -14,22 +14,20 @@ from tests.broker.levers import KafkaLevers, MemoryLevers
 from tests.client.conftest import kafka_place, place  # noqa: F401  # fixtures
 from tests.client.support import Place
 from tests.outages.support import Log
+from tests.servers import small_kafka
 from tools.look import KafkaLook
-from tools.services import QUICK_JVM, KafkaServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.broker.levers import Levers
+    from tools.services import KafkaServer
 
 
 @pytest.fixture(scope="module")
 def own_kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
     """A Kafka that the tests of one file may kill; with the file's ``KAFKA_PROPERTIES``, if it has any."""
-    server = KafkaServer(
-        properties=getattr(request.module, "KAFKA_PROPERTIES", {}),
-        jvm_options=("-Xms256m", "-Xmx512m", *QUICK_JVM),
-    )
+    server = small_kafka(getattr(request.module, "KAFKA_PROPERTIES", {}))
     try:
         yield server.start()
     finally:

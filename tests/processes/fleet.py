@@ -70,6 +70,8 @@ class Fleet:
     """What a member runs; another one takes the same options, and writes such a file too."""
     history: ClassVar[type[History]] = History
     """What reads the file."""
+    deadline_s: ClassVar[float] = DEADLINE_S
+    """Of every wait that names no other."""
 
     def __init__(self, folder: Path, client: dict[str, Any], work: dict[str, Any]) -> None:
         """
@@ -122,13 +124,15 @@ class Fleet:
         self.members.append(member)
         return member
 
-    async def stop(self, *members: Member) -> None:
+    async def stop(self, *members: Member, deadline_s: float | None = None) -> None:
         """SIGTERM, and wait until they have ended with 0."""
         for member in members:
             member.expected_to_run = False
             member.send(signal.SIGTERM)
         names = ", ".join(member.name for member in members)
-        await self.until(lambda: all(member.gone for member in members), f"{names} ended")
+        await self.until(
+            lambda: all(member.gone for member in members), f"{names} ended", deadline_s
+        )
         for member in members:
             code = member.process.returncode
             assert code == 0, f"{member.name} ended with {code}:\n{member.log_tail()}"
@@ -161,9 +165,10 @@ class Fleet:
             member.history.read()
 
     async def until(
-        self, condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S
+        self, condition: Callable[[], bool], what: str, deadline_s: float | None = None
     ) -> None:
         """Read the files again and again until ``condition`` holds; fail when a member ends unasked."""
+        deadline_s = self.deadline_s if deadline_s is None else deadline_s
         try:
             async with asyncio.timeout(deadline_s):
                 while not self._holds(condition):  # noqa: ASYNC110  # other processes announce nothing

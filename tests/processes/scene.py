@@ -41,12 +41,15 @@ class Scene:
         self._look = KafkaLook(bootstrap, self.topic, self.group)
 
     async def begin(self) -> None:
+        await self.create_topic(self.topic, PARTITIONS)
+        await self._look.start()
+
+    async def create_topic(self, topic: str, partitions: int) -> None:
         admin = self.broker.admin()
         try:
-            await admin.create_topic(self.topic, partitions=PARTITIONS)
+            await admin.create_topic(topic, partitions=partitions)
         finally:
             await admin.stop()
-        await self._look.start()
 
     async def end(self) -> None:
         await self._look.stop()

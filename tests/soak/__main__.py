@@ -10,10 +10,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prosody.errors import ProsodyError
+from tests.servers import mortal_cassandra, small_kafka
 from tests.soak.episode import play
-from tools.services import QUICK_JVM, CassandraServer, KafkaServer
+
+if TYPE_CHECKING:
+    from tools.services import CassandraServer, KafkaServer
 
 
 def main() -> int:
@@ -25,14 +29,7 @@ def main() -> int:
     options = parser.parse_args()
     seeds = options.seeds or itertools.count(options.first)
     until = float("inf") if options.seeds else time.monotonic() + 60.0 * options.minutes
-    with (
-        KafkaServer(jvm_options=("-Xms256m", "-Xmx512m", *QUICK_JVM)) as kafka,
-        # What it has acknowledged survives that it is killed.
-        CassandraServer(
-            settings={"commitlog_sync": "batch", "commitlog_sync_period": "0ms"},
-            jvm_options=("-Xms512m", "-Xmx512m", *QUICK_JVM),
-        ) as cassandra,
-    ):
+    with small_kafka() as kafka, mortal_cassandra() as cassandra:
         faulty = []
         for seed in seeds:
             if time.monotonic() > until:

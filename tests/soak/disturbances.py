@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import TYPE_CHECKING
 
 from tests.processes.histories import Zombie
+from tests.processes.scene import CLIENT
 
 if TYPE_CHECKING:
     import random
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 MEMBERS_MAX = 4
 END_S_MAX = 120.0
 """In which a member has to end in order, whatever is away meanwhile."""
-_LEARN_S_MAX = 6.0
-"""How long a member that was frozen may believe that it has what others have: its session timeout."""
+_LEARN_S_MAX: float = CLIENT["session_timeout"]
+"""How long a member that was frozen may believe that it has what others have."""
 _FROZEN_S_MAX, _DEAD_S = 12.0, (0.0, 0.0, 5.0, 15.0)
 
 
@@ -69,12 +69,8 @@ class Disturbances:
 
     async def member_ends(self) -> None:
         if member := self._any():
-            member.expected_to_run = False
-            member.send(signal.SIGTERM)
             self.launch()
-            await self._fleet.until(lambda: member.gone, f"{member.name} has ended", END_S_MAX)
-            code = member.process.returncode
-            assert code == 0, f"{member.name} ended with {code}:\n{member.log_tail()}"
+            await self._fleet.stop(member, deadline_s=END_S_MAX)
 
     async def member_freezes(self) -> None:
         if member := self._any():

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.processes.load import Load
 from tests.processes.scene import Scene
 from tests.soak.disturbances import Disturbances
-from tests.soak.member import DEADLINE_S, EndingFleet, SoakFleet, options
+from tests.soak.member import DEADLINE_S, EndingFleet, SoakFleet
 from tests.soak.verdict import Report, report, unfired_timers
 from tests.soak.work import SLOW_KEYS, SLOW_S, WAITING
 from tools.look import uncommitted
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from tools.services import CassandraServer, KafkaServer
 
 MEMBERS = 3
+SHORT_WAITS: dict[str, Any] = {
+    "retry_base": 0.02,
+    "max_retry_delay": 0.5,
+    "defer_base": 0.3,
+    "defer_max_delay": 2.0,
+    "idempotence_cache_size": 8192,
+}
+"""So that much happens in an episode."""
 _AT_ONCE = 0.3
 """How likely it is that the next disturbance does not wait for the end of this one."""
 _LOOK_S = 0.2
@@ -46,15 +54,16 @@ async def play(
     chance = random.Random(seed)
     scene = Scene(folder, kafka.address)
     await scene.begin()
-    client = options(
-        cassandra_nodes=cassandra.address,
-        cassandra_keyspace="soak",
-        assignor=chance.choice(["cooperative", "cooperative", "range"]),
-    )
+    client = {
+        **SHORT_WAITS,
+        "cassandra_nodes": cassandra.address,
+        "cassandra_keyspace": "soak",
+        "assignor": chance.choice(["cooperative", "cooperative", "range"]),
+    }
     kind, failures = SoakFleet, None
     if seed % 2:
         kind, failures = EndingFleet, f"{scene.topic}-dead"
-        await _make_topic(scene, failures)
+        await scene.create_topic(failures, 1)
         client |= {"mode": "low-latency", "failure_topic": failures, "max_retries": 1}
     plan = chance.choices(Disturbances.NAMES, k=chance.randint(4, 8))
     say(f"{client.get('mode', 'pipeline')}, {client['assignor']}: {', '.join(plan)}")
@@ -96,17 +105,10 @@ async def _disturb(disturbances: Disturbances, plan: list[str], chance: random.R
 
 
 async def _until_committed(scene: Scene) -> None:
+    """A run that has ended may still be tried again, or wait for its dead letter."""
     async with asyncio.timeout(DEADLINE_S):
         while uncommitted(await scene.offsets()):  # noqa: ASYNC110  # of the broker, which tells nobody
             await asyncio.sleep(_LOOK_S)
-
-
-async def _make_topic(scene: Scene, topic: str) -> None:
-    admin = scene.broker.admin()
-    try:
-        await admin.create_topic(topic, partitions=1)
-    finally:
-        await admin.stop()
 
 
 async def _dead_letters(address: str, topic: str) -> list[Record]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prosody import TransientError
 from prosody.model.times import utc_from_seconds
@@ -41,11 +41,7 @@ class SoakFleet(TimerFleet):
     """Members of this kind. One that cannot begin, because a server is away, gets a successor."""
 
     program: ClassVar[str] = "tests.soak.member"
-
-    async def until(
-        self, condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S
-    ) -> None:
-        await super().until(condition, what, deadline_s)
+    deadline_s: ClassVar[float] = DEADLINE_S
 
     def wanted(self) -> list[Member]:
         """Those that are to run, whether they have begun yet or not."""
@@ -75,19 +71,6 @@ class EndingFleet(SoakFleet):
             if run_.ended is not None:
                 highest[run_.key] = max(highest[run_.key], run_.seq)
         return highest
-
-
-def options(**more: Any) -> dict[str, Any]:
-    """Options of each member's client: short waits, so that much happens in an episode."""
-    return {
-        "session_timeout": 6.0,
-        "retry_base": 0.02,
-        "max_retry_delay": 0.5,
-        "defer_base": 0.3,
-        "defer_max_delay": 2.0,
-        "idempotence_cache_size": 8192,
-        **more,
-    }
 
 
 if __name__ == "__main__":

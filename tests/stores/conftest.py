@@ -13,14 +13,15 @@ from prosody.broker.memory import MemoryCluster
 from prosody.runtime import SystemRuntime
 from prosody.stores.memory import MemoryStores, MemoryStoreState
 from prosody.stores.protocol import Segment
+from tests.servers import mortal_cassandra
 from tests.stores.support import Place, drop_keyspace, wait_for_login
 from tests.stores.tables import Tables, TableStores
-from tools.services import QUICK_JVM, CassandraServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from prosody.stores.protocol import Stores
+    from tools.services import CassandraServer
 
 _numbers = itertools.count()
 
@@ -77,20 +78,16 @@ def segment() -> Segment:
 @pytest.fixture(scope="package")
 def own_cassandra() -> Iterator[CassandraServer]:
     """A Cassandra that tests may kill, and that asks for passwords (``cassandra``/``cassandra``)."""
-    server = CassandraServer(
-        settings={
+    server = mortal_cassandra(
+        {
             "authenticator": "PasswordAuthenticator",
             "authorizer": "CassandraAuthorizer",
             "role_manager": "CassandraRoleManager",
-            # What was acknowledged survives a kill.
-            "commitlog_sync": "batch",
-            "commitlog_sync_period": "0ms",
             # Rights that were granted a moment ago count at once.
             "permissions_validity": "100ms",
             "roles_validity": "100ms",
             "credentials_validity": "100ms",
-        },
-        jvm_options=("-Xms512m", "-Xmx512m", *QUICK_JVM),
+        }
     )
     try:
         server.start()
